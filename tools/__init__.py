@@ -1,0 +1,1 @@
+"""Command-line helpers that run from a checkout: visualize, benchmark, convert."""

@@ -1,0 +1,35 @@
+"""zoo: published systems of scientific machine learning and 3-D vision behind one interface.
+
+    import zoo
+    zoo.list_models("kat/*")
+    module = zoo.create_model("kat/kat", size="tiny")
+    module = zoo.load_pretrained("kat/digits")
+
+The command lines are ``python -m zoo.train``, ``zoo.evaluate``, ``zoo.predict`` and ``zoo.models``;
+``python -m zoo`` prints what there is. Importing this package does not import torch.
+"""
+
+from zoo.pretrained import list_weights, load_pretrained
+from zoo.registry import (
+    convert_official,
+    create_data,
+    create_model,
+    list_data,
+    list_models,
+    register_data,
+    register_model,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "convert_official",
+    "create_data",
+    "create_model",
+    "list_data",
+    "list_models",
+    "list_weights",
+    "load_pretrained",
+    "register_data",
+    "register_model",
+]

@@ -1,0 +1,158 @@
+"""Training and testing a config: the one path that every system takes."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities.warnings import PossibleUserWarning
+
+from zoo import config as configs
+from zoo.cli import is_main_process
+from zoo.config import Entry, RunConfig
+from zoo.engine.callbacks import ResumePoint
+from zoo.engine.checkpoint_io import AtomicCheckpointIO
+from zoo.engine.components import build_trainer
+from zoo.engine.run_folder import RunFolder
+from zoo.errors import WeightsError
+from zoo.module import ZooModule
+from zoo.pretrained import load_network
+from zoo.registry import create_data, create_model
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+# What Lightning says about every run and no user of this package needs: hardware it did not find, hints at
+# products, its own deprecated calls.
+logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+warnings.filterwarnings("ignore", category=PossibleUserWarning)
+
+
+def train(config: DictConfig, resume: bool = False) -> dict[str, Any]:
+    """Trains, tests and summarises a config, and its rival if it has one.
+
+    Args:
+        config: a composed config.
+        resume: go on from the checkpoint in its run folder (from the beginning if there is none yet).
+
+    Returns:
+        The summary, as written to ``summary.json``; a rival's summary stands under ``"rival"``.
+
+    Raises:
+        ZooError: the config, the data, the weights or the checkpoint is unusable, or training was interrupted.
+    """
+    checked = configs.resolve(config)
+    run = RunFolder(checked.run_dir)
+    if not resume:
+        run.require_new()
+    pl.seed_everything(checked.seed, workers=True, verbose=False)
+    module, data = build(checked.model), create_data(checked.data.name, **checked.data.arguments)
+    if checked.weights is not None:
+        load_network(module, checked.weights)
+    if is_main_process():
+        configs.save(config, run.path)
+    # Processes that Lightning starts beside this one (trainer=ddp) take part in this very run.
+    sys.argv[1:] = [f"resume={run.path}"]
+
+    summary = _fit_and_test(checked, module, data, run)
+    if checked.rival is not None:
+        rival = config.copy()
+        rival.model, rival.rival, rival.weights, rival.run_dir = config.rival, None, None, str(run.rival.path)
+        summary["rival"] = train(rival, resume=resume or run.rival.config.exists())
+    if is_main_process():
+        run.write_summary(summary)
+    return summary
+
+
+def build(entry: Entry) -> ZooModule:
+    """The LightningModule of a config's ``model``."""
+    return create_model(entry.name, **entry.arguments)
+
+
+def _fit_and_test(config: RunConfig, module: ZooModule, data: pl.LightningDataModule, run: RunFolder) -> dict[str, Any]:
+    trainer = build_trainer(config.trainer, config.callbacks, config.logger, run)
+    checkpoint = run.last_checkpoint if run.last_checkpoint.is_file() else None
+    start = time.perf_counter()
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    except RuntimeError as error:
+        if checkpoint is not None and "loading state_dict" in str(error):
+            raise WeightsError(
+                f"{checkpoint} does not fit this model: {error}. Resume with the model arguments it was made with."
+            ) from error
+        raise
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, ResumePoint):
+            callback.raise_if_interrupted()
+    wall_time = time.perf_counter() - start
+    if run.best_checkpoint.is_file():
+        module.load_state_dict(AtomicCheckpointIO().load_checkpoint(run.best_checkpoint)["state_dict"])
+    metrics = test(trainer, module, data)
+    if trainer.is_global_zero:
+        from zoo import weights
+
+        weights.save(module, run.weights)
+    return {
+        "config": config.config,
+        "model": config.model.name,
+        "seed": config.seed,
+        "parameters": sum(p.numel() for p in module.network.parameters()),
+        "epochs": trainer.current_epoch,
+        "wall_time_s": round(wall_time, 2),
+        "metrics": metrics,
+    }
+
+
+def test(trainer: pl.Trainer, module: ZooModule, data: pl.LightningDataModule) -> dict[str, float]:
+    """Runs the test loop; its metrics by name."""
+    with torch.no_grad():
+        results = trainer.test(module, datamodule=data, verbose=False)
+    return {name: float(value) for result in results for name, value in result.items()}
+
+
+def evaluate(config: DictConfig, weights: str) -> dict[str, Any]:
+    """Tests given weights on a config's data, with pictures in a run folder of its own.
+
+    Args:
+        config: a composed config; its ``run_dir`` takes the pictures and the summary.
+        weights: a pretrained name, a weights file or a run folder.
+
+    Returns:
+        The summary, as written to ``summary.json``.
+    """
+    checked = configs.resolve(config)
+    run = RunFolder(checked.run_dir)
+    run.require_new()
+    pl.seed_everything(checked.seed, workers=True, verbose=False)
+    module, data = build(checked.model), create_data(checked.data.name, **checked.data.arguments)
+    load_network(module, weights)
+    callbacks = {key: checked.callbacks.get(key) for key in ("test_figures", "progress_bar")}
+    trainer = build_trainer(checked.trainer, callbacks, {}, run)
+    start = time.perf_counter()
+    metrics = test(trainer, module, data)
+    summary = {
+        "config": checked.config,
+        "model": checked.model.name,
+        "weights": weights,
+        "seed": checked.seed,
+        "wall_time_s": round(time.perf_counter() - start, 2),
+        "metrics": metrics,
+    }
+    if trainer.is_global_zero:
+        configs.save(config, run.path)
+        run.write_summary(summary)
+    return summary
+
+
+def figure_paths(run_dir: Path) -> list[Path]:
+    """The pictures in a run folder, its rival's included."""
+    return sorted(run_dir.rglob("figures/*.png"))

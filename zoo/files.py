@@ -1,0 +1,65 @@
+"""Writing files so that a crash, a full disk or Ctrl-C never leaves half a file under the real name."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from zoo.errors import ZooError
+
+
+@contextlib.contextmanager
+def atomic_path(target: str | Path) -> Iterator[Path]:
+    """Gives a temporary path beside `target` to write to; it takes the target's place only on success.
+
+    Raises:
+        ZooError: the disk is full or the folder can't be written; `target` is as it was before.
+    """
+    target = Path(target)
+    temporary: Path | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # The suffix stays the same: writers such as matplotlib and numpy choose the format by it.
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=".writing-", suffix=target.suffix)
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(target)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise ZooError(
+                f"No space left on the disk while writing {target}. What was there before is intact: "
+                "free some space (or set run_dir= to another disk) and go on from there."
+            ) from error
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+            raise ZooError(f"{target.parent} can't be written to ({error.strerror}). Choose another folder.") from error
+        raise
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_text(target: str | Path, text: str) -> None:
+    """Atomically writes UTF-8 text."""
+    with atomic_path(target) as path:
+        path.write_text(text, encoding="utf-8")
+
+
+def write_json(target: str | Path, value: Any) -> None:
+    """Atomically writes JSON, indented, with a final newline."""
+    write_text(target, json.dumps(value, indent=2, ensure_ascii=False) + "\n")

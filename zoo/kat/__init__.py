@@ -1,0 +1,1 @@
+"""KAT: Kolmogorov-Arnold transformers, built on group-wise rational functions."""

@@ -1,0 +1,1 @@
+"""KAT: the Kolmogorov-Arnold Transformer."""

@@ -1,0 +1,1 @@
+"""ViT: the vision transformer with a GELU MLP, KAT's rival."""

@@ -1,0 +1,30 @@
+"""What the rest of the package expects of a model's LightningModule."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import pytorch_lightning as pl
+from matplotlib.figure import Figure
+from torch import nn
+
+
+class ZooModule(pl.LightningModule):
+    """A LightningModule of the registry: an ordinary one, with a plain network and pictures.
+
+    Its constructor arguments are plain values (they come from YAML and go into weights files) and are kept by
+    ``self.save_hyperparameters()``. A model that works on files has a method
+    ``predict_file(self, input: Path, output: Path, ...) -> dict[str, Any]``, which ``python -m zoo.predict``
+    calls and whose result it prints.
+
+    Attributes:
+        zoo_name: registry name, set by ``@register_model``.
+        network: the plain torch network; its state dict is what weights files hold.
+    """
+
+    zoo_name: ClassVar[str]
+    network: nn.Module
+
+    def figures(self, batch: Any, output: Any) -> dict[str, Figure]:
+        """Pictures of a test batch and what ``test_step`` gave for it, by name."""
+        return {}

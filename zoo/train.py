@@ -1,0 +1,102 @@
+"""``python -m zoo.train``: train, test and summarise a config."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo import assets, cli
+from zoo.config import compose_run, hydra_override, list_configs, locate, readable_errors
+from zoo.errors import ConfigError, Interrupted
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+USAGE = """\
+usage: python -m zoo.train config=NAME [key=value ...]
+       python -m zoo.train resume=RUN_FOLDER [key=value ...]
+
+  config=kat/digits          a shipped config (python -m zoo lists them) or a YAML file
+  resume=runs/...            go on with an interrupted run
+  trainer.max_epochs=3       any key of the config, or any argument of the model, the data module, Lightning's
+                             Trainer, a callback or a logger
+  trainer=ddp                another file of the group configs/trainer (also callbacks=..., logger=...)
+  --cfg job                  print the resolved config and stop
+  --multirun seed=1,2,3      one run per value (Hydra's sweepers and launchers work)
+"""
+
+
+def main(argv: list[str]) -> None:
+    """Trains what the command line asks for."""
+    arguments, rest = cli.split_arguments(argv, ("config", "resume"))
+    if "resume" in arguments:
+        run_dir = Path(arguments["resume"])
+        overrides = [o for o in rest if not o.startswith("hydra.")]  # Lightning adds those for its processes
+        cli.reject_flags(overrides, ())
+        config = compose_run(run_dir, overrides)
+        if "config" in arguments and arguments["config"] != config.config:
+            raise ConfigError(f"{run_dir} is a run of config={config.config}, not of {arguments['config']}.")
+        _train_and_report(config, resume=True)
+        return
+    if "config" not in arguments:
+        raise ConfigError(f"Which config? Give config=NAME with one of: {', '.join(list_configs())}.")
+    if "," in arguments["config"]:
+        raise ConfigError("A sweep runs over the keys of one config: start one command per config.")
+    folder, name = locate(arguments["config"])
+    flags = ["--config-name", name]
+    if folder != assets.path("configs"):
+        flags += ["--config-dir", str(folder)]
+    config_name = name.removesuffix(".yaml").removesuffix(".yml")
+    sys.argv[1:] = [*flags, *map(hydra_override, rest), f"++config={config_name}"]
+
+    import hydra
+
+    summaries: list[dict[str, Any]] = []
+
+    def job(config: DictConfig) -> dict[str, Any]:
+        from hydra.core.hydra_config import HydraConfig
+        from hydra.types import RunMode
+
+        hydra_config = HydraConfig.get()
+        if hydra_config.mode == RunMode.MULTIRUN:
+            config.run_dir = hydra_config.runtime.output_dir
+            cli.console().rule(" ".join(hydra_config.overrides.task[:-1]))
+        with cli.exit_on_error():  # here, before Hydra adds its own words
+            summaries.append(_train_and_report(config, resume=False))
+        return summaries[-1]
+
+    app = hydra.main(version_base="1.3", config_path=str(assets.path("configs")), config_name=None)(job)
+    with readable_errors():
+        app()
+    if len(summaries) > 1:
+        columns = {str(k): {"seed": s["seed"], **s["metrics"]} for k, s in enumerate(summaries)}
+        cli.print_metrics(cli.console(), "all runs", columns)
+
+
+def _train_and_report(config: DictConfig, resume: bool) -> dict[str, Any]:
+    from zoo.engine.run import figure_paths, train
+
+    out = cli.console()
+    run_dir = Path(str(config.run_dir))
+    out.print(f"[bold]{config.config}[/] -> {run_dir}")
+    try:
+        summary = train(config, resume)
+    except Interrupted:
+        out.print(f"Go on with: python -m zoo.train resume={shlex.quote(str(run_dir))}")
+        raise
+    columns = {s["model"]: _rows(s) for s in (summary, summary.get("rival")) if s is not None}
+    cli.print_metrics(out, f"{config.config}: test", columns)
+    cli.print_paths(out, "pictures", figure_paths(run_dir))
+    out.print(f"run folder: {run_dir}")
+    return summary
+
+
+def _rows(summary: dict[str, Any]) -> dict[str, Any]:
+    keys = ("parameters", "epochs", "wall_time_s")
+    return {**summary["metrics"], **{key: summary[key] for key in keys}}
+
+
+if __name__ == "__main__":
+    cli.run(main, USAGE)

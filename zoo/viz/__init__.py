@@ -1,0 +1,1 @@
+"""Figures: matplotlib styles and plots that several systems share."""
