@@ -80,17 +80,25 @@ def _train_and_report(config: DictConfig, resume: bool) -> dict[str, Any]:
 
     out = cli.console()
     run_dir = Path(str(config.run_dir))
-    out.print(f"[bold]{config.config}[/] -> {run_dir}")
     try:
         summary = train(config, resume)
     except Interrupted:
         out.print(f"Go on with: python -m zoo.train resume={shlex.quote(str(run_dir))}")
         raise
-    columns = {s["model"]: _rows(s) for s in (summary, summary.get("rival")) if s is not None}
+    columns = {summary["model"]: _rows(summary)}
+    if "rival" in summary:
+        columns[_rival_name(summary["model"], config)] = _rows(summary["rival"])
     cli.print_metrics(out, f"{config.config}: test", columns)
     cli.print_paths(out, "pictures", figure_paths(run_dir))
     out.print(f"run folder: {run_dir}")
     return summary
+
+
+def _rival_name(model: str, config: DictConfig) -> str:
+    """The rival's name, and where it is the same model the arguments in which it differs."""
+    if config.rival.name != model:
+        return str(config.rival.name)
+    return " ".join([model, *(f"{k}={v}" for k, v in config.rival.items() if config.model.get(k) != v)])
 
 
 def _rows(summary: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
-from pytorch_lightning.loops.progress import _ProcessedTracker
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from zoo.errors import ConfigError
@@ -53,8 +52,6 @@ class EpochSampler(Sampler[int]):
         seed: of the permutations.
         rank, world_size: this process and their number.
         drop: samples at the end to leave out of each epoch (an incomplete last batch).
-        epoch: epoch to begin with.
-        skip: samples of this process's share to leave out in that first epoch (those a resumed run has seen).
     """
 
     def __init__(
@@ -65,13 +62,16 @@ class EpochSampler(Sampler[int]):
         rank: int = 0,
         world_size: int = 1,
         drop: int = 0,
-        epoch: int = 0,
-        skip: int = 0,
     ) -> None:
         self.length, self.shuffle, self.seed, self.drop = length, shuffle, seed, drop
         self.rank, self.world_size = rank, world_size
+        self.epoch = 0
+        self._seen = (0, 0)
+
+    def resume(self, epoch: int, seen: int) -> None:
+        """Begins with `epoch`, leaving out the first `seen` samples of this process's share in it."""
         self.epoch = epoch
-        self._resumed = (epoch, skip)
+        self._seen = (epoch, seen)
 
     def set_epoch(self, epoch: int) -> None:
         """Lightning calls this at the start of each epoch."""
@@ -87,8 +87,8 @@ class EpochSampler(Sampler[int]):
         if self.shuffle:
             order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length)
         share = order[: self.length - self.drop][self.rank :: self.world_size]
-        first_epoch, skip = self._resumed
-        for index in share[skip if self.epoch == first_epoch else 0 :]:
+        epoch, seen = self._seen
+        for index in share[seen if self.epoch == epoch else 0 :]:
             yield EpochIndex(int(index), self.epoch)
 
 
@@ -124,21 +124,8 @@ def train_loader(
             f"make data.batch_size a multiple of {world_size}."
         )
     share = batch_size // world_size
-    epoch, done = _position(trainer)
-    sampler = EpochSampler(
-        length, True, seed, rank, world_size, drop=length % batch_size, epoch=epoch, skip=done * share
-    )
+    sampler = EpochSampler(length, True, seed, rank, world_size, drop=length % batch_size)
     return DataLoader(dataset, share, sampler=sampler, num_workers=num_workers, collate_fn=collate)
-
-
-def _position(trainer: pl.Trainer | None) -> tuple[int, int]:
-    """(epoch, batches of it already seen) where a fit is about to start or go on."""
-    if trainer is None or trainer.state.fn != "fit":
-        return 0, 0
-    epochs = trainer.fit_loop.epoch_progress.current
-    assert isinstance(epochs, _ProcessedTracker)
-    inside_epoch = epochs.started > epochs.processed
-    return trainer.current_epoch, trainer.fit_loop.epoch_loop.batch_progress.current.ready if inside_epoch else 0
 
 
 def eval_loader(
@@ -161,3 +148,24 @@ def eval_loader(
     sampler = EpochSampler(len(dataset), False, rank=rank, world_size=world_size)  # type: ignore[arg-type]
     share = max(1, batch_size // world_size)
     return DataLoader(dataset, share, sampler=sampler, num_workers=num_workers, collate_fn=collate)
+
+
+def full_batch_loader(batch: Any, steps: int = 1) -> DataLoader[Any]:
+    """Loader of one and the same batch, `steps` times an epoch, for training on all data at once.
+
+    Args:
+        batch: what each step gets.
+        steps: steps per epoch.
+    """
+    return DataLoader(_Repeated(batch, steps), batch_size=None, sampler=EpochSampler(steps, shuffle=False))
+
+
+class _Repeated(Dataset[Any]):
+    def __init__(self, batch: Any, times: int) -> None:
+        self.batch, self.times = batch, times
+
+    def __len__(self) -> int:
+        return self.times
+
+    def __getitem__(self, index: int) -> Any:
+        return self.batch

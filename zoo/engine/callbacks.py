@@ -14,8 +14,10 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, Checkpoint, RichProgressBar
 from pytorch_lightning.plugins.environments import SLURMEnvironment
+from torchmetrics import Metric
 
 from zoo.cli import is_main_process
+from zoo.data.loading import EpochSampler
 from zoo.engine.loggers import CSVLogger
 from zoo.engine.run_folder import RunFolder
 from zoo.errors import Interrupted
@@ -73,24 +75,37 @@ class ResumePoint(Checkpoint):
         self.path = Path()
         self.signum: int | None = None
         self._logged_step = -1
+        self._metric_states: dict[str, tuple[int, dict[str, Any]]] = {}
         self._written = time.monotonic()
         self._handlers: dict[int, Any] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """The optimiser step up to which ``metrics.csv`` belongs to this checkpoint."""
-        return {"logged_step": self._logged_step}
+        """The step up to which ``metrics.csv`` belongs to this checkpoint, and the metrics of the epoch so far."""
+        return {"logged_step": self._logged_step, "metrics": self._metric_states}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes up what `state_dict` gave."""
         self._logged_step = state_dict["logged_step"]
+        self._metric_states = state_dict["metrics"]
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Catches the signals, and on a resumed run drops log rows written after the checkpoint."""
-        self.path = RunFolder(Path(trainer.default_root_dir)).last_checkpoint
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """In a resumed run, drops log rows that were written after the checkpoint."""
         if self._logged_step >= 0:
             for logger in trainer.loggers:
                 if isinstance(logger, CSVLogger):
                     logger.drop_rows_after(self._logged_step)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Catches the signals; in a resumed run takes up data and metrics where the checkpoint was written."""
+        _take_up_data(trainer)
+        for name, metric in _metrics(pl_module).items():
+            if name in self._metric_states:
+                count, states = self._metric_states[name]
+                metric._update_count = count
+                for key, value in states.items():
+                    setattr(metric, key, value)
+        self._metric_states = {}
+        self.path = RunFolder(Path(trainer.default_root_dir)).last_checkpoint
         self._written = time.monotonic()
         caught = [signal.SIGINT, signal.SIGTERM]
         cluster = trainer._accelerator_connector.cluster_environment
@@ -114,7 +129,11 @@ class ResumePoint(Checkpoint):
             return
         stop, save = self._decide(trainer)
         if save:
+            self._metric_states = {
+                name: (metric._update_count, dict(metric.metric_state)) for name, metric in _metrics(pl_module).items()
+            }
             self._save(trainer, logged_step=trainer.fit_loop.epoch_loop._batches_that_stepped)
+            self._metric_states = {}
         if stop:
             self._leave()
 
@@ -171,6 +190,26 @@ class ResumePoint(Checkpoint):
         for signum, handler in self._handlers.items():
             signal.signal(signum, handler)
         self._handlers.clear()
+
+
+def _metrics(module: pl.LightningModule) -> dict[str, Metric]:
+    return {name: part for name, part in module.named_modules() if isinstance(part, Metric)}
+
+
+def _take_up_data(trainer: pl.Trainer) -> None:
+    """Lets the training loaders go on with the batch after the last one seen.
+
+    Lightning has made their iterators by now, possibly before it restored its own position.
+    """
+    loop = trainer.fit_loop
+    seen = loop.epoch_loop.batch_progress.current.ready if loop.restarted_mid_epoch else 0
+    assert loop._combined_loader is not None
+    assert loop._data_fetcher is not None
+    for loader in loop._combined_loader.flattened:
+        if isinstance(getattr(loader, "sampler", None), EpochSampler):
+            loader.sampler.resume(trainer.current_epoch, seen * (loader.batch_size or 1))
+    if trainer.current_epoch or seen:
+        iter(loop._data_fetcher)
 
 
 class TestFigures(Callback):

@@ -112,11 +112,19 @@ def build_trainer(
     Raises:
         ConfigError: a combination that Lightning refuses, such as a GPU on a machine without one.
     """
-    loggers = build("logger", logger, run)
+    built, loggers = build("callbacks", callbacks, run), build("logger", logger, run)
+    defaults = {
+        "use_distributed_sampler": False,  # zoo.data.loading deals each process its share
+        "plugins": [AtomicCheckpointIO()],
+        # What the callbacks section leaves out, Lightning would put back.
+        "enable_progress_bar": any(isinstance(callback, pl.callbacks.ProgressBar) for callback in built),
+        "enable_model_summary": any(isinstance(callback, pl.callbacks.ModelSummary) for callback in built),
+        "enable_checkpointing": any(isinstance(callback, pl.callbacks.Checkpoint) for callback in built),
+    }
     try:
         return pl.Trainer(
-            **{"use_distributed_sampler": False, "plugins": [AtomicCheckpointIO()], **trainer},
-            callbacks=build("callbacks", callbacks, run),
+            **{**defaults, **trainer},
+            callbacks=built,
             logger=loggers or False,
             default_root_dir=str(run.path),
         )

@@ -35,6 +35,9 @@ class CSVLogger(LightningCSVLogger):
             self._experiment = _AppendingWriter(self.log_dir)
         return super().experiment
 
+    def log_hyperparams(self, params: Any = None) -> None:
+        """Nothing: they are in the run's config.yaml."""
+
     @rank_zero_only
     def drop_rows_after(self, step: int) -> None:
         """Forgets the rows beyond optimiser step `step`: a run resumed from there logs them anew."""

@@ -14,16 +14,20 @@ import torch
 from pytorch_lightning.utilities.warnings import PossibleUserWarning
 
 from zoo import config as configs
-from zoo.cli import is_main_process
+from zoo import weights
+from zoo.cli import console, is_main_process
 from zoo.config import Entry, RunConfig
 from zoo.engine.callbacks import ResumePoint
 from zoo.engine.checkpoint_io import AtomicCheckpointIO
 from zoo.engine.components import build_trainer
+from zoo.engine.loggers import read_metrics
 from zoo.engine.run_folder import RunFolder
 from zoo.errors import WeightsError
 from zoo.module import ZooModule
 from zoo.pretrained import load_network
 from zoo.registry import create_data, create_model
+from zoo.viz.curves import training_curves
+from zoo.viz.save import save_figures
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -34,6 +38,7 @@ if TYPE_CHECKING:
 logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
 warnings.filterwarnings("ignore", category=PossibleUserWarning)
 
 
@@ -60,6 +65,7 @@ def train(config: DictConfig, resume: bool = False) -> dict[str, Any]:
         load_network(module, checked.weights)
     if is_main_process():
         configs.save(config, run.path)
+    console().print(f"[bold]{checked.config}[/]: {checked.model.name} -> {run.path}")
     # Processes that Lightning starts beside this one (trainer=ddp) take part in this very run.
     sys.argv[1:] = [f"resume={run.path}"]
 
@@ -98,9 +104,8 @@ def _fit_and_test(config: RunConfig, module: ZooModule, data: pl.LightningDataMo
         module.load_state_dict(AtomicCheckpointIO().load_checkpoint(run.best_checkpoint)["state_dict"])
     metrics = test(trainer, module, data)
     if trainer.is_global_zero:
-        from zoo import weights
-
         weights.save(module, run.weights)
+        save_figures({"training": training_curves(read_metrics(run.path))}, run.figures)
     return {
         "config": config.config,
         "model": config.model.name,
@@ -119,12 +124,12 @@ def test(trainer: pl.Trainer, module: ZooModule, data: pl.LightningDataModule) -
     return {name: float(value) for result in results for name, value in result.items()}
 
 
-def evaluate(config: DictConfig, weights: str) -> dict[str, Any]:
+def evaluate(config: DictConfig, source: str) -> dict[str, Any]:
     """Tests given weights on a config's data, with pictures in a run folder of its own.
 
     Args:
         config: a composed config; its ``run_dir`` takes the pictures and the summary.
-        weights: a pretrained name, a weights file or a run folder.
+        source: the weights: a pretrained name, a weights file or a run folder.
 
     Returns:
         The summary, as written to ``summary.json``.
@@ -134,7 +139,7 @@ def evaluate(config: DictConfig, weights: str) -> dict[str, Any]:
     run.require_new()
     pl.seed_everything(checked.seed, workers=True, verbose=False)
     module, data = build(checked.model), create_data(checked.data.name, **checked.data.arguments)
-    load_network(module, weights)
+    load_network(module, source)
     callbacks = {key: checked.callbacks.get(key) for key in ("test_figures", "progress_bar")}
     trainer = build_trainer(checked.trainer, callbacks, {}, run)
     start = time.perf_counter()
@@ -142,7 +147,7 @@ def evaluate(config: DictConfig, weights: str) -> dict[str, Any]:
     summary = {
         "config": checked.config,
         "model": checked.model.name,
-        "weights": weights,
+        "weights": source,
         "seed": checked.seed,
         "wall_time_s": round(time.perf_counter() - start, 2),
         "metrics": metrics,

@@ -43,16 +43,16 @@ def attention(image: Tensor, maps: Tensor, label: Tensor) -> Figure:
         label: (B,).
     """
     count, depth = maps.shape[:2]
-    to_patches = maps[:, :, :, 0, 1:].mean(2).cpu()
+    to_patches = maps[:, :, :, 0, 1:].mean(2).cpu().numpy()
     side = round(to_patches.shape[-1] ** 0.5)
-    to_patches = to_patches.unflatten(-1, (side, side))
+    to_patches = to_patches.reshape(*to_patches.shape[:2], side, side)
     shown = min(depth, 4)
     blocks = np.linspace(0, depth - 1, shown).round().astype(int)
     figure = Figure(figsize=(1.5 * count, 1.6 * (shown + 1)), layout="constrained")
     axes = figure.subplots(1 + shown, count, squeeze=False)
     height, width = image.shape[-2:]
     for column in range(count):
-        picture = image[column].cpu().permute(1, 2, 0).squeeze(-1)
+        picture = image[column].cpu().permute(1, 2, 0).squeeze(-1).numpy()
         axes[0, column].imshow(picture, cmap="gray", vmin=0, vmax=1)
         axes[0, column].set_title(f"class {int(label[column])}", fontsize=9)
         for row, block in enumerate(blocks, start=1):
@@ -93,8 +93,8 @@ def rationals(network: nn.Module, image: Tensor) -> Figure:
         histogram.set(yticks=[])
         axis.set_zorder(histogram.get_zorder() + 1)
         axis.patch.set_visible(False)
-        axis.plot(x, learned, lw=1, alpha=0.9)
-        axis.plot(x, start, "k--", lw=1.2, label=f"start: {module.mode}")
+        axis.plot(x.numpy(), learned.numpy(), lw=1, alpha=0.9)
+        axis.plot(x.numpy(), start.numpy(), "k--", lw=1.2, label=f"start: {module.mode}")
         axis.set_title(name, fontsize=9)
         axis.legend(fontsize=7, loc="upper left")
     figure.suptitle("learned rationals, one curve per channel group; grey: distribution of the input", fontsize=10)
@@ -120,3 +120,36 @@ def _inputs_of(modules: dict[str, Rational], run: Callable[[], object]) -> dict[
         for handle in handles:
             handle.remove()
     return captured
+
+
+def function_fit(x: Tensor, truth: Tensor, fitted: Tensor) -> Figure:
+    """A function of one or two variables, its approximation, and the error.
+
+    Args:
+        x: (N, 1) or (N, 2) points.
+        truth, fitted: (N, 1) values.
+    """
+    points, true, fit = (t.detach().double().cpu().numpy() for t in (x, truth[:, 0], fitted[:, 0]))
+    error = fit - true
+    if points.shape[1] == 1:
+        order = np.argsort(points[:, 0])
+        figure = Figure(figsize=(7, 5), layout="constrained")
+        top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
+        top.plot(points[order, 0], true[order], "k", lw=2, label="function")
+        top.plot(points[order, 0], fit[order], "C1--", label="approximation")
+        top.legend()
+        bottom.plot(points[order, 0], error[order], "C3", lw=1)
+        bottom.set(xlabel="x", ylabel="error")
+        return figure
+    figure = Figure(figsize=(12, 3.8), layout="constrained")
+    low, high, largest = true.min(), true.max(), np.abs(error).max()
+    panels = (
+        ("function", true, {"vmin": low, "vmax": high}),
+        ("approximation", fit, {"vmin": low, "vmax": high}),
+        (f"error, RMSE {np.sqrt((error**2).mean()):.3g}", error, {"vmin": -largest, "vmax": largest, "cmap": "RdBu_r"}),
+    )
+    for axis, (title, values, style) in zip(figure.subplots(1, 3), panels, strict=True):
+        mesh = axis.tripcolor(points[:, 0], points[:, 1], values, shading="gouraud", **style)
+        figure.colorbar(mesh, ax=axis)
+        axis.set(title=title, xlabel="x", ylabel="y", aspect="equal")
+    return figure

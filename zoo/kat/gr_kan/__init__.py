@@ -1,0 +1,1 @@
+"""GR-KAN as a function approximator."""
