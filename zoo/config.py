@@ -24,6 +24,8 @@ from zoo.signature import check_arguments
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+# What Hydra raises besides its own exceptions when it is given a value of a kind it did not expect.
+UNREADABLE = (ValueError, TypeError, AttributeError, AssertionError)
 GROUPS = ("trainer", "callbacks", "logger")
 _SHARED_FILES = ("base", *GROUPS)
 RUN_CONFIG = "config.yaml"
@@ -140,8 +142,11 @@ def _compose(folder: Path, name: str, overrides: list[str]) -> DictConfig:
     from hydra import initialize_config_dir
 
     search = f"hydra.searchpath=['file://{assets.path('configs')}']"
-    with readable_errors(), initialize_config_dir(str(folder), version_base="1.3"):
-        return hydra_compose(name, overrides=[search, *overrides])
+    try:
+        with readable_errors(), initialize_config_dir(str(folder), version_base="1.3"):
+            return hydra_compose(name, overrides=[search, *overrides])
+    except UNREADABLE as error:
+        raise ConfigError(f"The config can't be composed: {error}") from error
 
 
 def _plain_name(name: str) -> str:

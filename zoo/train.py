@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo import assets, cli
-from zoo.config import compose_run, hydra_override, list_configs, locate, readable_errors
+from zoo.config import UNREADABLE, compose_run, hydra_override, list_configs, locate, readable_errors
 from zoo.errors import ConfigError, Interrupted
 
 if TYPE_CHECKING:
@@ -49,16 +49,22 @@ def main(argv: list[str]) -> None:
     if folder != assets.path("configs"):
         flags += ["--config-dir", str(folder)]
     config_name = name.removesuffix(".yaml").removesuffix(".yml")
-    sys.argv[1:] = [*flags, *map(hydra_override, rest), f"++config={config_name}"]
+    # Hydra's parser wants its flags before the overrides.
+    overrides = [o for o in rest if ("=" in o and not o.startswith("-")) or o.startswith("~")]
+    flags += [o for o in rest if o not in overrides]
+    sys.argv[1:] = [*flags, *map(hydra_override, overrides), f"++config={config_name}"]
 
     import hydra
 
     summaries: list[dict[str, Any]] = []
+    composed = False
 
     def job(config: DictConfig) -> dict[str, Any]:
         from hydra.core.hydra_config import HydraConfig
         from hydra.types import RunMode
 
+        nonlocal composed
+        composed = True
         hydra_config = HydraConfig.get()
         if hydra_config.mode == RunMode.MULTIRUN:
             config.run_dir = hydra_config.runtime.output_dir
@@ -68,8 +74,13 @@ def main(argv: list[str]) -> None:
         return summaries[-1]
 
     app = hydra.main(version_base="1.3", config_path=str(assets.path("configs")), config_name=None)(job)
-    with readable_errors():
-        app()
+    try:
+        with readable_errors():
+            app()
+    except UNREADABLE as error:
+        if composed:
+            raise
+        raise ConfigError(f"The config can't be composed: {error}") from error
     if len(summaries) > 1:
         columns = {str(k): {"seed": s["seed"], **s["metrics"]} for k, s in enumerate(summaries)}
         cli.print_metrics(cli.console(), "all runs", columns)

@@ -20,7 +20,14 @@ from zoo.kat.gr_kan.module import GRKANRegressor
 
 QUIET = ["callbacks.progress_bar=null", "callbacks.rich_model_summary=null", "logger.tensorboard=null", "rival=null"]
 # Everything that draws random numbers in a step is on: dropout, stochastic depth, augmentation, shuffling.
-DIGITS = [*QUIET, "model.depth=1", "data.batch_size=256", "model.drop_rate=0.1", "model.drop_path_rate=0.1", "trainer.max_epochs=2"]
+DIGITS = [
+    *QUIET,
+    "model.depth=1",
+    "data.batch_size=256",
+    "model.drop_rate=0.1",
+    "model.drop_path_rate=0.1",
+    "trainer.max_epochs=2",
+]
 FIT = [*QUIET, "data.steps_per_epoch=1", "trainer.max_epochs=6", "data.train_points=50", "data.test_points=50"]
 
 

@@ -1,0 +1,114 @@
+"""Names, look-up, near matches, and what is imported when."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+from torch import nn
+
+import zoo
+from zoo import registry
+from zoo.errors import ConfigError, UnknownNameError
+from zoo.module import ZooModule
+from zoo.signature import parameters
+
+
+def test_lists_by_glob() -> None:
+    assert {"kat/kat", "kat/vit"} <= set(zoo.list_models())
+    assert zoo.list_models("kat/v*") == ["kat/vit"]
+    assert zoo.list_models("nothing/*") == []
+    assert "kat/digits" in zoo.list_data("kat/*")
+
+
+def test_unknown_name_names_near_matches() -> None:
+    with pytest.raises(UnknownNameError, match=r"no model 'kat/kta'.*'kat/kat'"):
+        zoo.create_model("kat/kta")
+    with pytest.raises(UnknownNameError, match=r"no data module 'digits'.*'kat/digits'"):
+        zoo.create_data("digits")
+
+
+def test_unknown_argument_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"kat/kat has no argument 'embed_dimm'.*'embed_dim'"):
+        zoo.create_model("kat/kat", embed_dimm=3)
+
+
+def test_listing_imports_no_torch_and_look_up_only_its_module() -> None:
+    """In a fresh interpreter."""
+    code = (
+        "import sys, zoo; zoo.list_models(); zoo.list_data(); zoo.list_weights(); assert 'torch' not in sys.modules;"
+        "from zoo.registry import get_class; get_class('model', 'kat/gr-kan');"
+        "loaded = [m for m in sys.modules if m.startswith('zoo.') and m.endswith('.module')];"
+        "assert loaded == ['zoo.module', 'zoo.kat.gr_kan.module'] or sorted(loaded) == "
+        "['zoo.kat.gr_kan.module', 'zoo.module'], loaded"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent.parent)
+
+
+@pytest.mark.parametrize("kind", ["model", "data"])
+def test_every_registered_class_keeps_the_contract(kind: registry.Kind) -> None:
+    names = zoo.list_models() if kind == "model" else zoo.list_data()
+    assert names
+    for name in names:
+        cls = registry.get_class(kind, name)
+        assert cls.zoo_name == name
+        assert issubclass(cls, ZooModule if kind == "model" else pl.LightningDataModule)
+        assert (cls.__doc__ or "").strip(), f"{name} has no docstring"
+        for parameter in parameters(cls).values():
+            assert parameter.annotation is not parameter.empty, f"{name}: {parameter.name} has no type"
+
+
+def test_every_model_builds_from_its_defaults_and_has_a_card() -> None:
+    for name in zoo.list_models():
+        module = zoo.create_model(name)
+        assert isinstance(module.network, nn.Module)
+        assert sum(p.numel() for p in module.network.parameters()) > 0
+        card = registry.module_file("model", name).with_name("README.md")
+        assert card.is_file(), f"{name} has no model card"
+
+
+def test_names_are_kebab_case() -> None:
+    for bad in ("kat", "Kat/kat", "kat/my_model", "kat//x", "/kat/x"):
+        with pytest.raises(ValueError, match="no registry name"):
+            registry.register_model(bad)
+
+
+def test_a_name_is_given_once() -> None:
+    registry.get_class("model", "kat/kat")
+
+    class Other(ZooModule):
+        """Another class under a taken name."""
+
+    with pytest.raises(ValueError, match="registered twice"):
+        registry.register_model("kat/kat")(Other)
+
+
+def test_official_checkpoints_of_an_unpublished_model() -> None:
+    with pytest.raises(UnknownNameError, match="no official checkpoints"):
+        zoo.convert_official("kat/gr-kan", {})
+
+
+def test_plugins_are_found(tmp_path: Path) -> None:
+    """A package outside this one adds a model through its entry point."""
+    package = tmp_path / "someones_package"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "models.py").write_text(
+        "from torch import nn\nfrom zoo import register_model\nfrom zoo.module import ZooModule\n"
+        "@register_model('mine/net')\nclass Net(ZooModule):\n    'Mine.'\n"
+        "    def __init__(self, width: int = 3) -> None:\n"
+        "        super().__init__()\n        self.network = nn.Linear(width, 1)\n"
+    )
+    info = tmp_path / "someones_package-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: someones-package\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[zoo.plugins]\nmodels = someones_package.models\n")
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import zoo;"
+        "assert 'mine/net' in zoo.list_models();"
+        "assert zoo.create_model('mine/net', width=4).network.in_features == 4"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent.parent)
