@@ -91,6 +91,8 @@ def _train_and_report(config: DictConfig, resume: bool) -> dict[str, Any]:
 
     out = cli.console()
     run_dir = Path(str(config.run_dir))
+    # Processes that Lightning starts beside this one (trainer=ddp) take part in this very run.
+    sys.argv[1:] = [f"resume={run_dir}"]
     try:
         summary = train(config, resume)
     except Interrupted:

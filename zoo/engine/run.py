@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 import time
 import warnings
 from pathlib import Path
@@ -63,13 +62,12 @@ def train(config: DictConfig, resume: bool = False) -> dict[str, Any]:
     module, data = build(checked.model), create_data(checked.data.name, **checked.data.arguments)
     if checked.weights is not None:
         load_network(module, checked.weights)
+    trainer = build_trainer(checked.trainer, checked.callbacks, checked.logger, run)
     if is_main_process():
         configs.save(config, run.path)
     console().print(f"[bold]{checked.config}[/]: {checked.model.name} -> {run.path}")
-    # Processes that Lightning starts beside this one (trainer=ddp) take part in this very run.
-    sys.argv[1:] = [f"resume={run.path}"]
 
-    summary = _fit_and_test(checked, module, data, run)
+    summary = _fit_and_test(checked, trainer, module, data, run)
     if checked.rival is not None:
         rival = config.copy()
         rival.model, rival.rival, rival.weights, rival.run_dir = config.rival, None, None, str(run.rival.path)
@@ -84,8 +82,9 @@ def build(entry: Entry) -> ZooModule:
     return create_model(entry.name, **entry.arguments)
 
 
-def _fit_and_test(config: RunConfig, module: ZooModule, data: pl.LightningDataModule, run: RunFolder) -> dict[str, Any]:
-    trainer = build_trainer(config.trainer, config.callbacks, config.logger, run)
+def _fit_and_test(
+    config: RunConfig, trainer: pl.Trainer, module: ZooModule, data: pl.LightningDataModule, run: RunFolder
+) -> dict[str, Any]:
     checkpoint = run.last_checkpoint if run.last_checkpoint.is_file() else None
     start = time.perf_counter()
     try:
