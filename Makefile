@@ -1,0 +1,44 @@
+# make train [CONFIG=pinn/finite_well] [ARGS="model.V0=35 seed=1"]   sets up .venv, trains, tests, leaves pictures
+# make test [ARGS="-k registry"]                                     sets up .venv, checks and tests everything
+#
+# PYTHON   the interpreter to make .venv with (3.10 to 3.12)
+# PIP_ARGS further arguments for pip, such as an index that has CPU builds of torch:
+#          make train PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+
+PYTHON ?= python3
+VENV ?= .venv
+CONFIG ?= kat/digits
+ARGS ?=
+PIP_ARGS ?=
+
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: train test check setup clean
+.DEFAULT_GOAL := train
+
+train: $(READY)
+	@$(BIN)/python -m zoo.train config=$(CONFIG) $(ARGS)
+
+test: check
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+setup: $(READY)
+
+# The stamp is written last, so that a set-up that failed half-way is taken up again.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || \
+	  { echo "zoo needs Python 3.10 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1). Give make PYTHON=python3.11"; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV) || \
+	  { echo "Python's venv module is missing. On Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt -e ".[dev]"
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache
