@@ -163,13 +163,22 @@ def load_pretrained(name: str) -> ZooModule:
     entry = get_entry(name)
     path = weights_file(entry)
     module = create_model(entry.model, **entry.arguments)
-    tensors = _read_official(entry, path) if entry.official else weights.read(path)[0]
+    tensors = read_official(entry.model, path) if entry.official else weights.read(path)[0]
     weights.load_into(module.network, tensors, source=f"'{name}'")
     module.eval()
     return module
 
 
-def _read_official(entry: WeightsEntry, path: Path) -> dict[str, Any]:
+def read_official(model: str, path: Path) -> dict[str, Any]:
+    """An official checkpoint file as the state dict of our network.
+
+    Args:
+        model: registry name.
+        path: a ``.safetensors`` file, or a torch file of plain tensors and values.
+
+    Raises:
+        WeightsError: the file is absent, unreadable, would run code, or is no checkpoint of that model.
+    """
     import pickle
 
     import torch
@@ -178,12 +187,12 @@ def _read_official(entry: WeightsEntry, path: Path) -> dict[str, Any]:
     from zoo.registry import convert_official
 
     if path.suffix == ".safetensors":
-        return convert_official(entry.model, weights.read(path)[0])
+        return convert_official(model, weights.read(path)[0])
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
         raise WeightsError(f"{path} can't be read as a checkpoint of plain tensors ({error}).") from None
-    return convert_official(entry.model, content)
+    return convert_official(model, content)
 
 
 def resolve_file(source: str | Path) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -132,17 +133,15 @@ def evaluate(config: DictConfig, source: str) -> dict[str, Any]:
 
     Returns:
         The summary, as written to ``summary.json``.
+
+    Raises:
+        ZooError: the config, the data or the weights are unusable.
     """
     checked = configs.resolve(config)
     run = RunFolder(checked.run_dir)
     run.require_new()
-    pl.seed_everything(checked.seed, workers=True, verbose=False)
-    module, data = build(checked.model), create_data(checked.data.name, **checked.data.arguments)
-    load_network(module, source)
-    callbacks = {key: checked.callbacks.get(key) for key in ("test_figures", "progress_bar")}
-    trainer = build_trainer(checked.trainer, callbacks, {}, run)
     start = time.perf_counter()
-    metrics = test(trainer, module, data)
+    metrics = _test_weights(checked, source, run)
     summary = {
         "config": checked.config,
         "model": checked.model.name,
@@ -151,10 +150,36 @@ def evaluate(config: DictConfig, source: str) -> dict[str, Any]:
         "wall_time_s": round(time.perf_counter() - start, 2),
         "metrics": metrics,
     }
-    if trainer.is_global_zero:
+    if is_main_process():
         configs.save(config, run.path)
         run.write_summary(summary)
     return summary
+
+
+def draw(config: DictConfig, source: str, folder: Path) -> None:
+    """Draws the test pictures of given weights anew, and the curves of the run if `folder` holds one.
+
+    Args:
+        config: a composed config.
+        source: the weights: a pretrained name, a weights file or a run folder.
+        folder: the pictures go to ``<folder>/figures``.
+
+    Raises:
+        ZooError: the config, the data or the weights are unusable.
+    """
+    checked = configs.resolve(config)
+    run = RunFolder(folder)
+    _test_weights(replace(checked, trainer={**checked.trainer, "limit_test_batches": 1}), source, run)
+    if rows := read_metrics(folder):
+        save_figures({"training": training_curves(rows)}, run.figures)
+
+
+def _test_weights(config: RunConfig, source: str, run: RunFolder) -> dict[str, float]:
+    pl.seed_everything(config.seed, workers=True, verbose=False)
+    module, data = build(config.model), create_data(config.data.name, **config.data.arguments)
+    load_network(module, source)
+    callbacks = {key: config.callbacks.get(key) for key in ("test_figures", "progress_bar")}
+    return test(build_trainer(config.trainer, callbacks, {}, run), module, data)
 
 
 def figure_paths(run_dir: Path) -> list[Path]:
