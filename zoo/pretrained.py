@@ -174,13 +174,15 @@ def read_official(model: str, path: Path) -> dict[str, Any]:
 
     Args:
         model: registry name.
-        path: a ``.safetensors`` file, or a torch file of plain tensors and values.
+        path: a ``.safetensors`` file, an ``.npz`` file, or a torch file of plain tensors and values.
 
     Raises:
         WeightsError: the file is absent, unreadable, would run code, or is no checkpoint of that model.
     """
     import pickle
+    import zipfile
 
+    import numpy as np
     import torch
 
     from zoo import weights
@@ -189,8 +191,11 @@ def read_official(model: str, path: Path) -> dict[str, Any]:
     if path.suffix == ".safetensors":
         return convert_official(model, weights.read(path)[0])
     try:
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as arrays:
+                return convert_official(model, {name: arrays[name] for name in arrays.files})
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
         raise WeightsError(f"{path} can't be read as a checkpoint of plain tensors ({error}).") from None
     return convert_official(model, content)
 

@@ -36,12 +36,18 @@ class ImageArray(Dataset[ImageBatch]):
         augment: strength of a random affine distortion of each image: 1 turns by up to 15 degrees, scales by
             up to 15 % and shifts by up to 5 % of the image's size; 0 leaves images as they are.
         seed: of the distortions.
+        flip: mirror each image with probability 1/2.
     """
 
     def __init__(
-        self, images: NDArray[np.float32], labels: NDArray[np.int64], augment: float = 0.0, seed: int = 0
+        self,
+        images: NDArray[np.float32],
+        labels: NDArray[np.int64],
+        augment: float = 0.0,
+        seed: int = 0,
+        flip: bool = False,
     ) -> None:
-        self.images, self.labels, self.augment, self.seed = images, labels, augment, seed
+        self.images, self.labels, self.augment, self.seed, self.flip = images, labels, augment, seed, flip
 
     def __len__(self) -> int:
         """Number of images."""
@@ -50,8 +56,11 @@ class ImageArray(Dataset[ImageBatch]):
     def __getitem__(self, index: int) -> ImageBatch:
         """One image, (C, H, W), and its label."""
         image = self.images[index]
+        generator = sample_generator(self.seed, index)
+        if self.flip and generator.random() < 0.5:
+            image = image[..., ::-1].copy()
         if self.augment:
-            image = _distort(image, self.augment, sample_generator(self.seed, index))
+            image = _distort(image, self.augment, generator)
         return {"image": torch.from_numpy(image), "label": torch.tensor(self.labels[index])}
 
 

@@ -1,1 +1,6 @@
 """KAT: Kolmogorov-Arnold transformers, built on group-wise rational functions."""
+
+from zoo.kat.fitting import fit_rational
+from zoo.kat.replace import replace_mlp
+
+__all__ = ["fit_rational", "replace_mlp"]

@@ -20,6 +20,7 @@ from zoo.errors import DataError
 from zoo.files import write_text
 from zoo.kat import figures
 from zoo.kat.layers import Rational
+from zoo.kat.mixing import mix
 from zoo.kat.transformer import VisionTransformer
 from zoo.module import ZooModule
 
@@ -33,50 +34,42 @@ class Prediction(TypedDict):
 class ImageClassifier(ZooModule):
     """Cross-entropy training of a `VisionTransformer` with AdamW, linear warm-up and a cosine to zero.
 
-    Args:
-        network: the transformer.
-        num_classes: its outputs.
+    A subclass saves its hyper-parameters, among them those below, and then calls `_build` with its network.
+
+    Hyper-parameters:
+        num_classes: outputs of the network.
         pixel_mean, pixel_std: per channel (or one for all), of images in [0, 1].
         lr: peak learning rate.
         weight_decay: of matrices and kernels; biases, norms, class token and positions are not decayed.
-        coef_weight_decay: of the rationals' coefficients.
+        coef_weight_decay: of the rationals' coefficients, where there are any.
         warmup_epochs: linear from 1 % of `lr`.
         label_smoothing: of the training targets.
+        mixup, cutmix: see `zoo.kat.mixing.mix`; 0 for off.
+        layer_decay: the learning rate of each block is that of the next times this (1: all alike), as when a
+            pretrained model is fine-tuned.
     """
 
     network: VisionTransformer
     pixel_mean: Tensor
     pixel_std: Tensor
 
-    def __init__(
-        self,
-        network: VisionTransformer,
-        num_classes: int,
-        pixel_mean: tuple[float, ...],
-        pixel_std: tuple[float, ...],
-        lr: float,
-        weight_decay: float,
-        coef_weight_decay: float,
-        warmup_epochs: float,
-        label_smoothing: float,
-    ) -> None:
-        super().__init__()
+    def _build(self, network: VisionTransformer) -> None:
         self.network = network
-        self.lr, self.weight_decay, self.coef_weight_decay = lr, weight_decay, coef_weight_decay
-        self.warmup_epochs, self.label_smoothing = warmup_epochs, label_smoothing
-        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(1, -1, 1, 1), persistent=False)
-        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(1, -1, 1, 1), persistent=False)
+        for name in ("pixel_mean", "pixel_std"):
+            self.register_buffer(name, torch.tensor(self.hparams[name]).view(1, -1, 1, 1), persistent=False)
         self.train_loss = MeanMetric()
-        self.val_metrics = _metrics(num_classes).clone(prefix="val/")
-        self.test_metrics = _metrics(num_classes).clone(prefix="test/")
+        self.val_metrics = _metrics(self.hparams["num_classes"]).clone(prefix="val/")
+        self.test_metrics = _metrics(self.hparams["num_classes"]).clone(prefix="test/")
 
     def forward(self, image: Tensor) -> Tensor:
         """Images (B, C, H, W) in [0, 1] -> logits (B, num_classes)."""
         return self.network((image - self.pixel_mean) / self.pixel_std)
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
-        """Cross-entropy with label smoothing."""
-        loss = F.cross_entropy(self(batch["image"]), batch["label"], label_smoothing=self.label_smoothing)
+        """Cross-entropy with label smoothing, mixup and CutMix."""
+        own = self.hparams
+        image, target = mix(batch["image"], batch["label"], own["num_classes"], own["mixup"], own["cutmix"])
+        loss = F.cross_entropy(self(image), target, label_smoothing=own["label_smoothing"])
         self.train_loss(loss.detach(), weight=len(batch["label"]))
         self.log("train/loss", self.train_loss, prog_bar=True, on_step=False, on_epoch=True)
         return loss
@@ -105,26 +98,24 @@ class ImageClassifier(ZooModule):
         return {"logits": self(batch["image"])}
 
     def configure_optimizers(self) -> Any:
-        """AdamW in three groups, and its schedule per step."""
-        decayed, kept, coefficients = [], [], []
+        """AdamW with its groups of weight decay and learning rate, and the schedule per step."""
+        own = self.hparams
         rational = {id(p) for m in self.network.modules() if isinstance(m, Rational) for p in m.parameters()}
+        groups: dict[tuple[float, float], list[Tensor]] = {}
         for name, parameter in self.network.named_parameters():
             if id(parameter) in rational:
-                coefficients.append(parameter)
+                decay = own["coef_weight_decay"]
             elif parameter.ndim <= 1 or name in ("cls_token", "pos_embed"):
-                kept.append(parameter)
+                decay = 0.0
             else:
-                decayed.append(parameter)
+                decay = own["weight_decay"]
+            groups.setdefault((decay, own["lr"] * self._layer_scale(name)), []).append(parameter)
         optimizer = torch.optim.AdamW(
-            [
-                {"params": decayed, "weight_decay": self.weight_decay},
-                {"params": kept, "weight_decay": 0.0},
-                {"params": coefficients, "weight_decay": self.coef_weight_decay},
-            ],
-            lr=self.lr,
+            [{"params": params, "weight_decay": decay, "lr": lr} for (decay, lr), params in groups.items()],
+            lr=own["lr"],
         )
         steps = int(self.trainer.estimated_stepping_batches)
-        warmup = int(self.warmup_epochs * steps / max(self.trainer.max_epochs or 1, 1))
+        warmup = int(own["warmup_epochs"] * steps / max(self.trainer.max_epochs or 1, 1))
 
         def factor(step: int) -> float:
             if step < warmup:
@@ -133,6 +124,15 @@ class ImageClassifier(ZooModule):
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _layer_scale(self, name: str) -> float:
+        """`layer_decay` to the number of layers above the parameter's: the head is the top."""
+        depth = len(self.network.blocks)
+        if name.startswith("blocks."):
+            above = depth - int(name.split(".")[1])
+        else:
+            above = depth + 1 if name.startswith(("patch_embed", "cls_token", "pos_embed")) else 0
+        return float(self.hparams["layer_decay"] ** above)
 
     def figures(self, batch: ImageBatch, output: Prediction) -> dict[str, Figure]:
         """Confusion matrix, attention maps, and where there are any the learned rational functions."""

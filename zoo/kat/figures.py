@@ -94,7 +94,13 @@ def rationals(network: nn.Module, image: Tensor) -> Figure:
         axis.set_zorder(histogram.get_zorder() + 1)
         axis.patch.set_visible(False)
         axis.plot(x.numpy(), learned.numpy(), lw=1, alpha=0.9)
-        axis.plot(x.numpy(), start.numpy(), "k--", lw=1.2, label=f"start: {module.mode}")
+        axis.plot(
+            x.numpy(),
+            start.numpy(),
+            "k--",
+            lw=1.2,
+            label=f"start: {module.mode}" if isinstance(module.mode, str) else "start",
+        )
         axis.set_title(name, fontsize=9)
         axis.legend(fontsize=7, loc="upper left")
     figure.suptitle("learned rationals, one curve per channel group; grey: distribution of the input", fontsize=10)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from zoo import ops
 from zoo.errors import did_you_mean
-from zoo.kat.coefficients import INITIAL_COEFFICIENTS
+from zoo.kat.coefficients import INITIAL_COEFFICIENTS, Coefficients
 
 MLPInit = Literal["variance_preserving", "official"]
 
@@ -22,18 +22,20 @@ class Rational(nn.Module):
     """A learnable activation: one numerator for all channels, one denominator per group of channels.
 
     Args:
-        mode: name of the function it starts as (`zoo.kat.coefficients`).
+        mode: the function it starts as: a name (`zoo.kat.coefficients`) or coefficients (`zoo.kat.fit_rational`).
         num_groups: G; must divide the number of channels.
         dim: the channel dimension of the input; 1 for images (B, C, H, W).
         form: see `zoo.ops.rational`.
     """
 
-    def __init__(self, mode: str = "identity", num_groups: int = 8, dim: int = -1, form: ops.Form = "A") -> None:
+    def __init__(
+        self, mode: str | Coefficients = "identity", num_groups: int = 8, dim: int = -1, form: ops.Form = "A"
+    ) -> None:
         super().__init__()
-        if mode not in INITIAL_COEFFICIENTS:
+        if isinstance(mode, str) and mode not in INITIAL_COEFFICIENTS:
             raise ValueError(f"no initial coefficients are called '{mode}'. {did_you_mean(mode, INITIAL_COEFFICIENTS)}")
         self.mode, self.num_groups, self.dim, self.form = mode, num_groups, dim, form
-        numerator, denominator = INITIAL_COEFFICIENTS[mode]
+        numerator, denominator = INITIAL_COEFFICIENTS[mode] if isinstance(mode, str) else mode
         # The names and shapes of the official checkpoints.
         self.weight_numerator = nn.Parameter(torch.tensor([numerator]))
         self.weight_denominator = nn.Parameter(torch.tensor([denominator]).repeat(num_groups, 1))

@@ -20,8 +20,8 @@ class KATClassifier(ImageClassifier):
         act_init, num_groups, drop_rate, mlp_init: see `zoo.kat.kat.network.KAT`.
         img_size, patch_size, in_chans, num_classes, mlp_ratio, qkv_bias, qk_norm, init_values, global_pool:
             see `zoo.kat.transformer.VisionTransformer`.
-        pixel_mean, pixel_std, lr, weight_decay, coef_weight_decay, warmup_epochs, label_smoothing: see
-            `zoo.kat.classifier.ImageClassifier`.
+        pixel_mean, pixel_std, lr, weight_decay, coef_weight_decay, warmup_epochs, label_smoothing, mixup, cutmix,
+            layer_decay: see `zoo.kat.classifier.ImageClassifier`.
     """
 
     def __init__(
@@ -51,7 +51,12 @@ class KATClassifier(ImageClassifier):
         coef_weight_decay: float = 0.0,
         warmup_epochs: float = 5.0,
         label_smoothing: float = 0.1,
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
+        layer_decay: float = 1.0,
     ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
         network = KAT(
             act_init=act_init,
             num_groups=num_groups,
@@ -68,15 +73,4 @@ class KATClassifier(ImageClassifier):
             global_pool=global_pool,
             **resolve_size(size, embed_dim, depth, num_heads, drop_path_rate),
         )
-        super().__init__(
-            network,
-            num_classes,
-            pixel_mean,
-            pixel_std,
-            lr,
-            weight_decay,
-            coef_weight_decay,
-            warmup_epochs,
-            label_smoothing,
-        )
-        self.save_hyperparameters()
+        self._build(network)

@@ -20,7 +20,7 @@ class ViTClassifier(ImageClassifier):
         drop_rate, mlp_init: see `zoo.kat.vit.network.ViT`.
         img_size, patch_size, in_chans, num_classes, mlp_ratio, qkv_bias, qk_norm, init_values, global_pool:
             see `zoo.kat.transformer.VisionTransformer`.
-        pixel_mean, pixel_std, lr, weight_decay, warmup_epochs, label_smoothing: see
+        pixel_mean, pixel_std, lr, weight_decay, warmup_epochs, label_smoothing, mixup, cutmix, layer_decay: see
             `zoo.kat.classifier.ImageClassifier`.
     """
 
@@ -48,7 +48,12 @@ class ViTClassifier(ImageClassifier):
         weight_decay: float = 0.05,
         warmup_epochs: float = 5.0,
         label_smoothing: float = 0.1,
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
+        layer_decay: float = 1.0,
     ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
         network = ViT(
             drop_rate=drop_rate,
             mlp_init=mlp_init,
@@ -63,7 +68,4 @@ class ViTClassifier(ImageClassifier):
             global_pool=global_pool,
             **resolve_size(size, embed_dim, depth, num_heads, drop_path_rate),
         )
-        super().__init__(
-            network, num_classes, pixel_mean, pixel_std, lr, weight_decay, 0.0, warmup_epochs, label_smoothing
-        )
-        self.save_hyperparameters()
+        self._build(network)

@@ -9,7 +9,6 @@ import math
 from functools import partial
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.kat.layers import MLPInit
@@ -34,6 +33,7 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         self.fc1 = nn.Linear(in_features, hidden_features)
+        self.act = nn.GELU()
         self.fc2 = nn.Linear(hidden_features, in_features)
         self.drop = nn.Dropout(drop)
         for linear, gain in ((self.fc1, 1.0), (self.fc2, _GELU_GAIN)):
@@ -45,7 +45,7 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in_features) -> (..., in_features)."""
-        return self.drop(self.fc2(self.drop(F.gelu(self.fc1(x)))))
+        return self.drop(self.fc2(self.drop(self.act(self.fc1(x)))))
 
 
 class ViT(VisionTransformer):
