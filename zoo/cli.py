@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import sys
@@ -108,6 +109,15 @@ def exit_on_error() -> Iterator[None]:
     except BrokenPipeError:  # `python -m zoo.models list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT) or os.environ.get("ZOO_DEBUG") == "1":
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        console(stderr=True).print(
+            f"[bold red]error:[/] No space left on the disk{where}. Free some; "
+            "a run goes on from its last checkpoint with resume=<run folder>."
+        )
+        sys.exit(USAGE_ERROR)
 
 
 def _escape(text: str) -> str:

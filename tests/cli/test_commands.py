@@ -163,3 +163,15 @@ def test_killed_run_resumes_to_the_same_weights(zoo_command: RunCommand, tmp_pat
     assert whole.returncode == 0, whole.stderr
     one, other = load_file(tmp_path / "run/model.safetensors"), load_file(tmp_path / "whole/model.safetensors")
     assert all(one[name].equal(other[name]) for name in other)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_is_one_message(zoo_command: RunCommand, tmp_path: Path) -> None:
+    """The log can't be written: its place is a device that is always full."""
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "metrics.csv").symlink_to("/dev/full")
+    done = zoo_command("zoo.train", "config=kat/function-fit", *SMALL, "rival=null", "run_dir=run")
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "No space left on the disk" in done.stderr
+    assert "Traceback" not in done.stderr
