@@ -94,11 +94,13 @@ def test_epochs_of_one_step(in_tmp: Path, monkeypatch: pytest.MonkeyPatch, step:
     assert_same_run(in_tmp / "whole", in_tmp / "parts")
 
 
-def test_gradient_accumulation(in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("batch", [2, 6])
+def test_gradient_accumulation(in_tmp: Path, monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
+    """Stopped at a batch that ends an accumulation, and at one that begins it: the step is finished first."""
     options = [*DIGITS, "trainer.accumulate_grad_batches=2"]
     train(compose("kat/digits", [*options, "run_dir=whole"]))
     with monkeypatch.context() as patch:
-        interrupt_at(patch, ImageClassifier, 6)  # a step that ends an accumulation
+        interrupt_at(patch, ImageClassifier, batch)
         with pytest.raises(Interrupted):
             train(compose("kat/digits", [*options, "run_dir=parts"]))
     train(compose_run(Path("parts")), resume=True)

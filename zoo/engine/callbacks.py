@@ -63,7 +63,7 @@ class ResumePoint(Checkpoint):
     """Keeps ``last.ckpt``, from which a run goes on as if it had never stopped.
 
     It is written every `every_n_seconds`, and when the run is asked to stop by Ctrl-C (SIGINT) or SIGTERM:
-    the step in progress (or the validation) is finished first, since half a step can't be saved. A second
+    the optimizer step in progress (or the validation) is finished first, since half a step can't be saved. A second
     Ctrl-C stops at once, leaving the last one written.
 
     Args:
@@ -124,8 +124,10 @@ class ResumePoint(Checkpoint):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Saves between two steps of an epoch when it is time, and leaves if asked to."""
+        """Saves between two optimizer steps of an epoch when it is time, and leaves if asked to."""
         if trainer.is_last_batch:  # the epoch's end, after validation, is the better place
+            return
+        if trainer.fit_loop.epoch_loop._should_accumulate():  # gradients collected so far are not saved
             return
         stop, save = self._decide(trainer)
         if save:
