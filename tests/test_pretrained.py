@@ -22,7 +22,7 @@ from zoo.config import compose
 from zoo.download import cache_dir, fetch, sha256
 from zoo.engine.run import train
 from zoo.errors import ConfigError, UnknownNameError, WeightsError
-from zoo.pretrained import get_entry, load_module, load_network, resolve_file, weights_file
+from zoo.pretrained import get_entry, load_module, network_weights, resolve_file, weights_file
 from zoo.publish import publish
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
@@ -169,7 +169,7 @@ def test_published_run_is_loaded_by_name(finished_run: Path) -> None:
     for one, other in zip(module.network.parameters(), same.network.parameters(), strict=True):
         assert torch.equal(one, other)
     fresh = zoo.create_model("kat/gr-kan", features=(2, 8, 1))
-    load_network(fresh, "kat/mine")
+    fresh.network.load_state_dict(network_weights("kat/mine"))
     x = torch.rand(5, 2)
     assert torch.equal(fresh.network(x), module.network(x))
 

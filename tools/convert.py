@@ -15,7 +15,7 @@ usage: python -m tools.convert model=NAME input=CHECKPOINT output=FILE.safetenso
 
   model=kat/kat              registry name; python -m zoo.models show NAME lists its arguments
   input=kat_tiny.pth         the authors' checkpoint (plain tensors; a pickle with code is refused)
-  size=tiny ...              arguments of the model that the checkpoint belongs to
+  size=tiny ...              arguments of the model that is to hold it
 """
 
 
@@ -28,7 +28,8 @@ def main(argv: list[str]) -> None:
     target = Path(cli.require(arguments, "output", "kat_tiny.safetensors"))
     cls = get_class("model", name)
     module = cls(**check_arguments(cls, parse_options(rest), where=name))
-    weights.load_into(module.network, read_official(name, source), source=str(source))
+    tensors = module.adapt_weights(read_official(name, source))
+    weights.load_into(module.network, tensors, source=str(source))
     weights.save(module, target)
     cli.console().print(f"written: {target}")
 

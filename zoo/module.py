@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import pytorch_lightning as pl
 from matplotlib.figure import Figure
-from torch import nn
+from torch import Tensor, nn
 
 
 class ZooModule(pl.LightningModule):
@@ -24,6 +24,10 @@ class ZooModule(pl.LightningModule):
 
     zoo_name: ClassVar[str]
     network: nn.Module
+
+    def adapt_weights(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Fits a state dict from which training is to start, of another image size say, to this network."""
+        return tensors
 
     def figures(self, batch: Any, output: Any) -> dict[str, Figure]:
         """Pictures of a test batch and what ``test_step`` gave for it, by name."""

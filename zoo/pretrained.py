@@ -18,6 +18,8 @@ from zoo.download import cache_dir, fetch, is_offline, verify
 from zoo.errors import UnknownNameError, WeightsError, did_you_mean
 
 if TYPE_CHECKING:
+    import torch
+
     from zoo.module import ZooModule
 
 RUN_WEIGHTS = "model.safetensors"
@@ -231,16 +233,14 @@ def load_module(source: str | Path) -> ZooModule:
     return weights.build(resolve_file(source))
 
 
-def load_network(module: ZooModule, source: str | Path) -> None:
-    """Puts weights into an existing module of the same shape.
+def network_weights(source: str | Path) -> dict[str, torch.Tensor]:
+    """The network's state dict behind a pretrained name, a weights file or a run folder.
 
     Raises:
-        UnknownNameError, WeightsError: as `resolve_file` and `zoo.weights.load_into`.
+        UnknownNameError, WeightsError: as `resolve_file` and `load_pretrained`.
     """
     from zoo import weights
 
     if Path(source).exists() or Path(source).suffix == ".safetensors":
-        tensors, _ = weights.read(resolve_file(source))
-    else:
-        tensors = load_pretrained(str(source)).network.state_dict()
-    weights.load_into(module.network, tensors, source=str(source))
+        return weights.read(resolve_file(source))[0]
+    return load_pretrained(str(source)).network.state_dict()

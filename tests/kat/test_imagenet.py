@@ -13,17 +13,20 @@ from PIL import Image
 from torch import nn
 
 import zoo
+from tests.conftest import RunCommand
 from zoo.config import compose, compose_run
 from zoo.data.augment import OPERATIONS, rand_augment, random_erase, random_resized_crop, resize_and_crop
 from zoo.data.cifar import read_cifar
 from zoo.data.loading import EpochIndex
 from zoo.engine.run import train
-from zoo.errors import DataError
+from zoo.errors import DataError, WeightsError
 from zoo.kat import fit_rational, replace_mlp
 from zoo.kat.checkpoints import adapt
 from zoo.kat.layers import GRKAN, Rational
 from zoo.kat.mixing import mix
 from zoo.kat.vit.network import ViT
+from zoo.pretrained import load_module
+from zoo.weights import save
 
 QUIET = ["callbacks.progress_bar=null", "callbacks.rich_model_summary=null", "logger={csv: {}}"]
 
@@ -283,6 +286,32 @@ class TestFromViT:
         assert rows.diff(dim=1).abs().max() < 1e-5
         same = adapt(small.state_dict(), small)
         assert all(torch.equal(same[name], tensor) for name, tensor in small.state_dict().items())
+
+
+class TestFineTuning:
+    def test_training_starts_from_weights_of_other_classes(self, in_tmp: Path) -> None:
+        small = ["model.depth=1", "trainer.max_epochs=1", "rival=null"]
+        train(compose("kat/digits", [*QUIET, *small, "run_dir=first"]))
+        second = [*small, "weights=first", "model.num_classes=12", "model.lr=0.0", "run_dir=second"]
+        train(compose("kat/digits", [*QUIET, *second]))
+        first, other = (load_module(name).network.state_dict() for name in ("first", "second"))
+        assert other.pop("head.weight").shape == (12, 48)
+        assert all(torch.equal(first[name], other[name]) for name in other if name != "head.bias")
+
+    def test_weights_of_another_architecture_are_named(self, in_tmp: Path) -> None:
+        save(zoo.create_model("kat/gr-kan"), "mlp.safetensors")
+        with pytest.raises(WeightsError, match=r"mlp\.safetensors does not fit"):
+            train(compose("kat/digits", [*QUIET, "weights=mlp.safetensors"]))
+
+    def test_an_official_checkpoint_for_another_image_size(self, zoo_command: RunCommand, tmp_path: Path) -> None:
+        shape = {"patch_size": 8, "embed_dim": 32, "depth": 1, "num_heads": 2}
+        torch.save(ViT(img_size=16, num_classes=5, **shape).state_dict(), tmp_path / "vit.pth")
+        arguments = [f"{name}={value}" for name, value in {**shape, "img_size": 32, "num_classes": 3}.items()]
+        files = ["input=vit.pth", "output=kat.safetensors"]
+        done = zoo_command("tools.convert", "model=kat/kat", *files, *arguments)
+        assert done.returncode == 0, done.stderr
+        module = load_module(tmp_path / "kat.safetensors")
+        assert module.network(torch.rand(1, 3, 32, 32)).shape == (1, 3)
 
 
 def test_a_rational_can_be_fitted_to_any_function() -> None:

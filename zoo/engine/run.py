@@ -24,7 +24,7 @@ from zoo.engine.loggers import read_metrics
 from zoo.engine.run_folder import RunFolder
 from zoo.errors import WeightsError
 from zoo.module import ZooModule
-from zoo.pretrained import load_network
+from zoo.pretrained import network_weights
 from zoo.registry import create_data, create_model
 from zoo.viz.curves import training_curves
 from zoo.viz.save import save_figures
@@ -62,7 +62,8 @@ def train(config: DictConfig, resume: bool = False) -> dict[str, Any]:
     pl.seed_everything(checked.seed, workers=True, verbose=False)
     module, data = build(checked.model), create_data(checked.data.name, **checked.data.arguments)
     if checked.weights is not None:
-        load_network(module, checked.weights)
+        tensors = module.adapt_weights(network_weights(checked.weights))
+        weights.load_into(module.network, tensors, source=checked.weights)
     trainer = build_trainer(checked.trainer, checked.callbacks, checked.logger, run)
     if is_main_process():
         configs.save(config, run.path)
@@ -177,7 +178,7 @@ def draw(config: DictConfig, source: str, folder: Path) -> None:
 def _test_weights(config: RunConfig, source: str, run: RunFolder) -> dict[str, float]:
     pl.seed_everything(config.seed, workers=True, verbose=False)
     module, data = build(config.model), create_data(config.data.name, **config.data.arguments)
-    load_network(module, source)
+    weights.load_into(module.network, network_weights(source), source=source)
     callbacks = {key: config.callbacks.get(key) for key in ("test_figures", "progress_bar")}
     return test(build_trainer(config.trainer, callbacks, {}, run), module, data)
 

@@ -72,6 +72,8 @@ def adapt(tensors: dict[str, Tensor], network: VisionTransformer) -> dict[str, T
         tensors: a state dict in our layout.
         network: the network that is to load it.
     """
+    if not {"pos_embed", "head.weight"} <= tensors.keys():  # of another architecture, which loading will say
+        return tensors
     adapted = dict(tensors)
     position = tensors["pos_embed"]
     if position.shape != network.pos_embed.shape:

@@ -19,6 +19,7 @@ from zoo.data.images import ImageBatch
 from zoo.errors import DataError
 from zoo.files import write_text
 from zoo.kat import figures
+from zoo.kat.checkpoints import adapt
 from zoo.kat.layers import Rational
 from zoo.kat.mixing import mix
 from zoo.kat.transformer import VisionTransformer
@@ -64,6 +65,10 @@ class ImageClassifier(ZooModule):
     def forward(self, image: Tensor) -> Tensor:
         """Images (B, C, H, W) in [0, 1] -> logits (B, num_classes)."""
         return self.network((image - self.pixel_mean) / self.pixel_std)
+
+    def adapt_weights(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Resizes positions for another image size; another number of classes gets a fresh head."""
+        return adapt(tensors, self.network)
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
         """Cross-entropy with label smoothing, mixup and CutMix."""
