@@ -155,17 +155,23 @@ def test_variance_preserving_init_preserves_variance() -> None:
     assert GRKAN(512, 2048, init="official").fc1.weight.std().item() == pytest.approx(0.02, rel=0.03)
 
 
-def test_mimetic_attention_resembles_the_identity() -> None:
+@pytest.mark.parametrize("heads", [3, 8])
+def test_mimetic_attention_resembles_the_identity(heads: int) -> None:
     """Per head the query-key product is the best rank-hd fit of 0.7 Z + 0.7 I; value-projection has -0.4 d trace."""
     torch.manual_seed(0)
-    attention = Attention(96, 3)
+    dim, rank = 192, 192 // heads
+    attention = Attention(dim, heads)
     attention.init_mimetic()
     query, key, value = attention.qkv.weight.detach().chunk(3)
-    product = query[:32].T @ key[:32]
-    off_diagonal = product - torch.diag(product.diagonal())
-    assert product.diagonal().mean() > 5 * off_diagonal.abs().mean()
+    torch.manual_seed(0)
+    Attention(dim, heads)
+    a = 0.7 * torch.empty(dim, dim).uniform_(-1, 1) * (3 / dim) ** 0.5 + 0.7 * torch.eye(dim)
+    best = torch.linalg.svdvals(a)[rank:].norm()
+    product = query[:rank].T @ key[:rank]
+    assert best * 0.999 <= (a - product).norm() <= 1.01 * best
+    assert product.diagonal().mean() > 5 * (product - torch.diag(product.diagonal())).abs().mean()
     trace = (attention.proj.weight.detach() @ value).trace().item()
-    assert trace == pytest.approx(-0.4 * 96, rel=0.15)
+    assert trace == pytest.approx(-0.4 * dim, rel=0.15)
     assert attention.qkv.bias.abs().max() == 0
 
 
