@@ -1,0 +1,179 @@
+"""Quadrature for equations on an interval, wells to be asked for, and tables of V(x).
+
+The points at which a network is trained belong to the data, the interval and the potential on it to the model
+(so that ``model.V0=35`` is all it takes to change the problem). They meet in reference coordinates: a batch holds
+a Gauss-Legendre rule on [-1, 1], and the model maps it onto each of the sub-intervals into which the jumps of
+its potential cut the box.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypedDict
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from zoo.data.loading import EpochIndex, eval_loader, sample_generator, train_loader
+from zoo.errors import ConfigError, DataError
+from zoo.registry import register_data
+
+
+class QuadratureBatch(TypedDict):
+    """A quadrature rule, to be mapped onto every sub-interval of a box, and points to draw a function at.
+
+    Keys:
+        node: (n,) float64, Gauss-Legendre nodes in (-1, 1), ascending.
+        weight: (n,) float64, their weights, with sum 2.
+        point: (P,) float64 in [0, 1], evenly spaced fractions of the box.
+    """
+
+    node: Tensor
+    weight: Tensor
+    point: Tensor
+
+
+class WellBatch(TypedDict):
+    """Finite square wells, by the two numbers that are left of (V0, L, D) once lengths are measured in L.
+
+    Keys:
+        strength: (B,) float64, V0 L^2 / (hbar^2/2m).
+        box: (B,) float64, D / L.
+        node, weight: as in `QuadratureBatch`.
+    """
+
+    strength: Tensor
+    box: Tensor
+    node: Tensor
+    weight: Tensor
+
+
+def gauss_legendre(nodes: int) -> tuple[Tensor, Tensor]:
+    """Nodes and weights on [-1, 1], float64."""
+    node, weight = np.polynomial.legendre.leggauss(nodes)
+    return torch.from_numpy(node), torch.from_numpy(weight)
+
+
+class _Repeated(Dataset[QuadratureBatch]):
+    """The same rule, so many times."""
+
+    def __init__(self, nodes: int, points: int, length: int) -> None:
+        node, weight = gauss_legendre(nodes)
+        self.batch = QuadratureBatch(node=node, weight=weight, point=torch.linspace(0, 1, points, dtype=torch.float64))
+        self.length = length
+
+    def __len__(self) -> int:
+        """How many times."""
+        return self.length
+
+    def __getitem__(self, index: int) -> QuadratureBatch:
+        """The rule."""
+        return self.batch
+
+
+@register_data("pinn/quadrature")
+class Quadrature(pl.LightningDataModule):
+    """A Gauss-Legendre rule for each sub-interval of a box; the test uses one of half as many nodes again.
+
+    Args:
+        nodes: per sub-interval.
+        points: evenly spaced points over the box at which states are compared and drawn.
+        steps: training steps that make an epoch.
+    """
+
+    def __init__(self, nodes: int = 64, points: int = 401, steps: int = 10) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        if nodes < 2 or points < 2 or steps < 1:
+            raise ConfigError(f"data.nodes ({nodes}) and data.points ({points}) should be 2 or more, data.steps 1.")
+        self.nodes, self.points, self.steps = nodes, points, steps
+
+    def train_dataloader(self) -> DataLoader[QuadratureBatch]:
+        """The rule, once per training step; every process gets it."""
+        processes = self.trainer.world_size if self.trainer is not None else 1
+        repeated = _Repeated(self.nodes, self.points, self.steps * processes)
+        return train_loader(repeated, processes, self.trainer, collate=_only)
+
+    def val_dataloader(self) -> DataLoader[QuadratureBatch]:
+        """The rule of the training."""
+        return eval_loader(_Repeated(self.nodes, self.points, 1), 1, self.trainer, collate=_only)
+
+    def test_dataloader(self) -> DataLoader[QuadratureBatch]:
+        """A finer rule, which shows whether the states are good between the nodes of the training."""
+        return eval_loader(_Repeated(self.nodes * 3 // 2, self.points, 1), 1, self.trainer, collate=_only)
+
+
+def _only(samples: list[QuadratureBatch]) -> QuadratureBatch:
+    return samples[0]
+
+
+def read_potential_table(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Reads a sampled potential.
+
+    Args:
+        path: a CSV file whose header is ``x,V`` (in any order, among other columns), or an NPZ file with arrays
+            ``x`` and ``V``.
+
+    Returns:
+        x (N,) ascending, an x standing twice where V jumps, and V (N,).
+
+    Raises:
+        DataError: the file is absent, damaged, has not these columns, holds NaN or infinity, is not sorted, or
+            has too few samples.
+    """
+    if not path.is_file():
+        raise DataError(f"There is no table of a potential at {path}.")
+    if path.suffix == ".npz":
+        x, V = _read_npz(path)
+    elif path.suffix == ".csv":
+        x, V = _read_csv(path)
+    else:
+        raise DataError(f"The table {path} should be a .csv or an .npz file.")
+    if x.ndim != 1 or x.shape != V.shape:
+        raise DataError(f"{path}: x {x.shape} and V {V.shape} should be lists of equal length.")
+    for name, values in (("x", x), ("V", V)):
+        bad = np.flatnonzero(~np.isfinite(values))
+        if bad.size:
+            raise DataError(f"{path}: {name} is {values[bad[0]]} in sample {bad[0] + 1}; remove or mend it.")
+    step = np.diff(x)
+    if (step < 0).any():
+        raise DataError(f"{path}: x is not sorted: sample {int(np.argmax(step < 0)) + 2} lies left of the one before.")
+    # PCHIP needs two samples in each piece between jumps.
+    if len(x) < 2 or ((step[1:] == 0) & (step[:-1] == 0)).any() or (len(step) and 0.0 in (step[0], step[-1])):
+        raise DataError(f"{path}: two samples at least are needed, and no x thrice, nor twice at an end.")
+    return x, V
+
+
+def _read_npz(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            missing = [name for name in ("x", "V") if name not in file]
+            if missing:
+                raise DataError(f"{path} has no array {' and no '.join(missing)}; it has {', '.join(file) or 'none'}.")
+            return np.asarray(file["x"], dtype=np.float64), np.asarray(file["V"], dtype=np.float64)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path} is no readable .npz file of numbers ({error}).") from None
+
+
+def _read_csv(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    try:
+        lines = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except UnicodeDecodeError:
+        raise DataError(f"{path} is no text file.") from None
+    header = [cell.strip() for cell in lines[0].split(",")] if lines else []
+    missing = [name for name in ("x", "V") if name not in header]
+    if missing:
+        raise DataError(f"{path} has no column {' and no '.join(missing)}: its first line should read x,V.")
+    columns: tuple[list[float], list[float]] = ([], [])
+    for number, line in enumerate(lines[1:], start=2):
+        cells = line.split(",")
+        try:
+            for column, name in zip(columns, ("x", "V"), strict=True):
+                column.append(float(cells[header.index(name)]))
+        except (ValueError, IndexError):
+            raise DataError(f"{path}, line {number}: '{line.strip()}' holds no number for x and V.") from None
+    return np.array(columns[0]), np.array(columns[1])

@@ -1,0 +1,1 @@
+"""Quantum wells in one dimension: potentials, reference solvers, and physics-informed networks."""

@@ -1,0 +1,1 @@
+"""Bound states of one potential by a physics-informed network."""
