@@ -9,16 +9,17 @@ its potential cut the box.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
+from scipy.stats.qmc import Sobol
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from zoo.data.loading import EpochIndex, eval_loader, sample_generator, train_loader
+from zoo.data.loading import eval_loader, train_loader
 from zoo.errors import ConfigError, DataError
 from zoo.registry import register_data
 
@@ -58,25 +59,49 @@ def gauss_legendre(nodes: int) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(node), torch.from_numpy(weight)
 
 
-class _Repeated(Dataset[QuadratureBatch]):
-    """The same rule, so many times."""
+class _Repeated(Dataset[Any]):
+    """The same batch, so many times."""
 
-    def __init__(self, nodes: int, points: int, length: int) -> None:
-        node, weight = gauss_legendre(nodes)
-        self.batch = QuadratureBatch(node=node, weight=weight, point=torch.linspace(0, 1, points, dtype=torch.float64))
-        self.length = length
+    def __init__(self, batch: QuadratureBatch | WellBatch, length: int = 1) -> None:
+        self.batch, self.length = batch, length
 
     def __len__(self) -> int:
         """How many times."""
         return self.length
 
-    def __getitem__(self, index: int) -> QuadratureBatch:
-        """The rule."""
+    def __getitem__(self, index: int) -> QuadratureBatch | WellBatch:
+        """The batch."""
         return self.batch
 
 
+class _FullBatch(pl.LightningDataModule):
+    """Deals whole batches, of which there is one for each purpose.
+
+    Args:
+        steps: training steps that make an epoch.
+    """
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        if steps < 1:
+            raise ConfigError(f"data.steps should be 1 or more, not {steps}.")
+        self.steps = steps
+
+    def _train_loader(self, batch: QuadratureBatch | WellBatch) -> DataLoader[Any]:
+        """The batch, once per training step; every process gets all of it."""
+        processes = self.trainer.world_size if self.trainer is not None else 1
+        return train_loader(_Repeated(batch, self.steps * processes), processes, self.trainer, collate=_only)
+
+    def _eval_loader(self, batch: QuadratureBatch | WellBatch) -> DataLoader[Any]:
+        return eval_loader(_Repeated(batch), 1, self.trainer, collate=_only)
+
+
+def _only(samples: list[Any]) -> Any:
+    return samples[0]
+
+
 @register_data("pinn/quadrature")
-class Quadrature(pl.LightningDataModule):
+class Quadrature(_FullBatch):
     """A Gauss-Legendre rule for each sub-interval of a box; the test uses one of half as many nodes again.
 
     Args:
@@ -86,29 +111,76 @@ class Quadrature(pl.LightningDataModule):
     """
 
     def __init__(self, nodes: int = 64, points: int = 401, steps: int = 10) -> None:
-        super().__init__()
+        super().__init__(steps)
         self.save_hyperparameters()
-        if nodes < 2 or points < 2 or steps < 1:
-            raise ConfigError(f"data.nodes ({nodes}) and data.points ({points}) should be 2 or more, data.steps 1.")
-        self.nodes, self.points, self.steps = nodes, points, steps
+        if nodes < 2 or points < 2:
+            raise ConfigError(f"data.nodes ({nodes}) and data.points ({points}) should be 2 or more.")
+        self.nodes, self.points = nodes, points
+
+    def batch(self, nodes: int) -> QuadratureBatch:
+        """The rule of so many nodes, and the points."""
+        node, weight = gauss_legendre(nodes)
+        return {"node": node, "weight": weight, "point": torch.linspace(0, 1, self.points, dtype=torch.float64)}
 
     def train_dataloader(self) -> DataLoader[QuadratureBatch]:
-        """The rule, once per training step; every process gets it."""
-        processes = self.trainer.world_size if self.trainer is not None else 1
-        repeated = _Repeated(self.nodes, self.points, self.steps * processes)
-        return train_loader(repeated, processes, self.trainer, collate=_only)
+        """The rule, once per training step."""
+        return self._train_loader(self.batch(self.nodes))
 
     def val_dataloader(self) -> DataLoader[QuadratureBatch]:
         """The rule of the training."""
-        return eval_loader(_Repeated(self.nodes, self.points, 1), 1, self.trainer, collate=_only)
+        return self._eval_loader(self.batch(self.nodes))
 
     def test_dataloader(self) -> DataLoader[QuadratureBatch]:
         """A finer rule, which shows whether the states are good between the nodes of the training."""
-        return eval_loader(_Repeated(self.nodes * 3 // 2, self.points, 1), 1, self.trainer, collate=_only)
+        return self._eval_loader(self.batch(self.nodes * 3 // 2))
 
 
-def _only(samples: list[QuadratureBatch]) -> QuadratureBatch:
-    return samples[0]
+@register_data("pinn/wells")
+class Wells(_FullBatch):
+    """Finite square wells of a range: a grid of them to train on, others drawn at random to test with.
+
+    Args:
+        strength: range of V0 L^2 / (hbar^2/2m).
+        box: range of D / L.
+        strengths, boxes: Chebyshev points of their logarithms that make the training grid.
+        nodes: of the Gauss-Legendre rule, per sub-interval.
+        test_wells: wells drawn for the test (a power of two, from Sobol's sequence).
+        steps: training steps that make an epoch.
+        seed: of the draw.
+    """
+
+    def __init__(
+        self,
+        strength: tuple[float, float] = (2.0, 200.0),
+        box: tuple[float, float] = (3.0, 8.0),
+        strengths: int = 20,
+        boxes: int = 8,
+        nodes: int = 20,
+        test_wells: int = 256,
+        steps: int = 4,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(steps)
+        self.save_hyperparameters()
+        if not 0 < strength[0] < strength[1] or not 1 < box[0] < box[1] or min(strengths, boxes, nodes) < 2:
+            raise ConfigError("strength and box should be ascending ranges, box above 1; strengths, boxes, nodes > 1.")
+        self.strength, self.box, self.strengths, self.boxes = strength, box, strengths, boxes
+        self.nodes, self.test_wells, self.seed = nodes, test_wells, seed
+
+    def _batch(self, u: NDArray[np.float64]) -> WellBatch:
+        """Wells at fractions u (B, 2) of the logarithmic ranges."""
+        node, weight = gauss_legendre(self.nodes)
+        g, d = (low * (high / low) ** v for (low, high), v in zip((self.strength, self.box), u.T, strict=True))
+        return {"strength": torch.from_numpy(g), "box": torch.from_numpy(d), "node": node, "weight": weight}
+
+    def train_dataloader(self) -> DataLoader[WellBatch]:
+        """The grid, once per training step."""
+        axes = [(1 - np.cos(np.pi * np.arange(n) / (n - 1))) / 2 for n in (self.strengths, self.boxes)]
+        return self._train_loader(self._batch(np.stack(np.meshgrid(*axes), -1).reshape(-1, 2)))
+
+    def test_dataloader(self) -> DataLoader[WellBatch]:
+        """Wells from all over the range."""
+        return self._eval_loader(self._batch(Sobol(2, seed=self.seed).random(self.test_wells)))
 
 
 def read_potential_table(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

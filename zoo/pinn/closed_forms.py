@@ -5,14 +5,11 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import ai_zeros
 
 from zoo.errors import ConfigError
-from zoo.pinn.potentials import Layered
-
-Array = NDArray[np.float64]
+from zoo.pinn.potentials import Array, Layered
 
 
 def infinite_well_psi(L: float, states: int, x: Array) -> Array:
@@ -119,6 +116,8 @@ def _shoot(energy: float, layers: list[tuple[float, float, float]]) -> tuple[int
             before = psi
             psi, slope = psi * cosh + slope * (sinh / k if k else width), slope * cosh + k * psi * sinh
             count += before * psi < 0
+            if psi == 0.0 == slope:  # all of it decays: a state of what lies before, to the last bit
+                psi, slope = before, k * before
         scale = math.hypot(psi, slope * width)
         psi, flux = psi / scale, kinetic * slope / scale
     return count, psi, flux

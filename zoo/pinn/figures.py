@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from zoo.pinn.potentials import Potential
+from zoo.pinn.closed_forms import bound_states, finite_well_energies
+from zoo.pinn.potentials import Array, Potential
 from zoo.pinn.reference import Eigenstates
 from zoo.pinn.scattering import leads
 from zoo.pinn.scattering import transmission as solve_transmission
+from zoo.pinn.units import Units
 
-Array = NDArray[np.float64]
-
-_WALL = {"color": "0.35", "hatch": "////", "facecolor": "0.9", "edgecolor": "0.55", "linewidth": 0.0}
+_LABELS: dict[Units, tuple[str, str]] = {
+    "natural": ("x", "energy"),
+    "nm-eV": ("x / nm", "energy / eV"),
+    "SI": ("x / m", "energy / J"),
+}
 
 
 def _color(k: int) -> str:
@@ -25,7 +32,7 @@ def _draw_potential(axes: Axes, potential: Potential, top: float, bottom: float)
     """V as a filled line with its jumps upright, cut at `top`, and the hard walls hatched."""
     left, right = potential.walls
     xs, Vs = [left], [top]
-    for a, b in zip(potential.edges[:-1], potential.edges[1:], strict=True):
+    for a, b in pairwise(potential.edges):
         x = np.linspace(a, b, 301)
         xs += x.tolist()
         Vs += potential.inside(a, b, x).tolist()
@@ -38,7 +45,7 @@ def _draw_potential(axes: Axes, potential: Potential, top: float, bottom: float)
     axes.set(xlim=(left - margin, right + margin), ylim=(bottom, top))
 
 
-def states(potential: Potential, x: Array, psi: Array, energies: Array) -> Figure:
+def states(potential: Potential, x: Array, psi: Array, energies: Array, units: Units = "natural") -> Figure:
     """Wave functions on their levels in the potential.
 
     Args:
@@ -46,6 +53,7 @@ def states(potential: Potential, x: Array, psi: Array, energies: Array) -> Figur
         x: (P,) positions.
         psi: (K, P) states.
         energies: (K,).
+        units: for the labels.
     """
     low = potential.minimum
     span = energies.max() - low
@@ -53,6 +61,9 @@ def states(potential: Potential, x: Array, psi: Array, energies: Array) -> Figur
     wide = gaps[gaps > 0.12 * span]
     height = 0.42 * (wide.min() if wide.size else span) if len(energies) > 1 else 0.45 * span
     top, bottom = energies.max() + 1.6 * height + 0.05 * span, low - 0.06 * span
+    rim = float(min(potential.inside(*potential.walls, np.array(potential.walls))))
+    if top < rim < 2.2 * top - low:  # show how deep the well is
+        top = rim + 0.05 * (rim - low)
     figure = Figure(figsize=(7.2, 5.2), layout="constrained")
     axes = figure.subplots()
     _draw_potential(axes, potential, top, bottom)
@@ -72,7 +83,8 @@ def states(potential: Potential, x: Array, psi: Array, energies: Array) -> Figur
             va="center",
             fontsize=9,
         )
-    axes.set(xlabel="x", ylabel="energy", title=r"potential, levels and wave functions $\psi_k$ (drawn at $E_k$)")
+    axes.set(xlabel=_LABELS[units][0], ylabel=_LABELS[units][1])
+    axes.set(title=r"potential, levels and wave functions $\psi_k$ (drawn at $E_k$)")
     return figure
 
 
@@ -89,13 +101,14 @@ def _spread(values: Array, distance: float) -> Array:
     return places
 
 
-def psi_error(x: Array, psi: Array, reference: Eigenstates) -> Figure:
+def psi_error(x: Array, psi: Array, reference: Eigenstates, units: Units = "natural") -> Figure:
     """Network and direct solver on top of each other, and the difference below.
 
     Args:
         x: (P,) positions.
         psi: (K, P) states.
         reference: the direct solver's.
+        units: for the labels.
     """
     exact = reference.psi(x)
     exact *= np.sign((psi * exact).sum(1, keepdims=True))
@@ -109,17 +122,18 @@ def psi_error(x: Array, psi: Array, reference: Eigenstates) -> Figure:
     above.margins(y=0.22)
     above.set(ylabel=r"$\psi$", title="network and direct solver")
     _bound_below(below, np.abs(psi - exact))
-    below.set(xlabel="x", ylabel=r"$|\psi - \psi_{\rm direct}|$")
+    below.set(xlabel=_LABELS[units][0], ylabel=r"$|\psi - \psi_{\rm direct}|$")
     return figure
 
 
-def residual(x: Array, values: Array, potential: Potential) -> Figure:
+def residual(x: Array, values: Array, potential: Potential, units: Units = "natural") -> Figure:
     """How well the equation holds at each point.
 
     Args:
         x: (Q,) quadrature nodes, in ascending order.
         values: (K, Q), abs(H psi - E psi) / max abs(psi).
         potential: its breaks are marked.
+        units: for the labels.
     """
     figure = Figure(figsize=(7.2, 3.6), layout="constrained")
     axes = figure.subplots()
@@ -130,7 +144,9 @@ def residual(x: Array, values: Array, potential: Potential) -> Figure:
     _bound_below(axes, values)
     axes.legend(fontsize=8, ncols=min(len(values), 6), loc="upper right")
     axes.margins(y=0.15)
-    axes.set(xlabel="x", ylabel=r"$|H\psi_k - E_k\psi_k|\,/\,\max|\psi_k|$", title="residual of the equation")
+    axes.set(
+        xlabel=_LABELS[units][0], ylabel=r"$|H\psi_k - E_k\psi_k|\,/\,\max|\psi_k|$", title="residual of the equation"
+    )
     return figure
 
 
@@ -151,7 +167,7 @@ def convergence(trace: Array, exact: Array, iterations: int) -> Figure:
     """
     done = iterations * np.arange(1, len(trace) + 1)
     figure = Figure(figsize=(7.2, 5.2), layout="constrained")
-    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 3))
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(1, 2))
     for k, energy in enumerate(exact):
         above.plot(done, trace[:, 1 + k], color=_color(k), lw=1.4)
         above.axhline(energy, color="k", lw=0.7, ls=(0, (2, 3)))
@@ -173,33 +189,83 @@ def convergence(trace: Array, exact: Array, iterations: int) -> Figure:
     return figure
 
 
-def transmission(potential: Potential, points: int = 600) -> Figure:
+def transmission(potential: Potential, units: Units = "natural", points: int = 600) -> Figure:
     """T(E) on the open line, with the heights of the potential marked.
 
     Args:
         potential: constant at both ends.
+        units: for the labels.
         points: energies.
     """
     base = max(leads(potential))
     x = np.linspace(*potential.walls, 2001)[1:-1]
     top = float(potential(x).max())
-    # Far enough above the barrier to show its resonances, the first of which lies at (pi / width)^2 above it.
-    breaks = potential.breaks
-    resonance = potential.kinetic * (np.pi / (breaks[-1] - breaks[0])) ** 2
-    limit = top + max(0.8 * (top - base), 3.0 * resonance)
+    # High enough to show the resonances above the barrier, where its width is a multiple of half the wave length.
+    width = potential.breaks[-1] - potential.breaks[0]
+    limit = top + max(0.8 * (top - potential.minimum), 6.0 * potential.kinetic * (np.pi / width) ** 2)
     energies = base + (limit - base) * np.linspace(0, 1, points + 1)[1:] ** 1.5
     T = solve_transmission(potential, energies)
-    figure = Figure(figsize=(7.2, 4.6), layout="constrained")
-    linear, logarithmic = figure.subplots(2, 1, sharex=True)
-    for axes in (linear, logarithmic):
+    tunnels = top > base
+    figure = Figure(figsize=(7.2, 4.6 if tunnels else 3.2), layout="constrained")
+    panels = figure.subplots(1 + tunnels, 1, sharex=True, squeeze=False)[:, 0]
+    for axes in panels:
         axes.plot(energies, T, color="C0", lw=1.5)
-        if top > base:
+        axes.axhline(1, color="0.7", lw=0.7, zorder=0)
+        if tunnels:
             axes.axvspan(base, top, color="0.93", lw=0, zorder=0)
             axes.axvline(top, color="0.5", lw=1)
-        axes.set(ylabel="T(E)")
-    if top > base:
-        linear.text(top, 0.06, " $V_{\\rm max}$", transform=linear.get_xaxis_transform(), color="0.35")
-    linear.set(ylim=(0, 1.05), title="transmission on the open line; grey: tunnelling")
-    logarithmic.set_yscale("log")
-    logarithmic.set(xlabel="energy", xlim=(base, limit))
+        axes.set(ylabel="T(E)", xlim=(base, limit))
+    panels[0].set(ylim=(0, 1.05), title="transmission on the open line" + ("; grey: tunnelling" if tunnels else ""))
+    if tunnels:
+        panels[0].text(top, 0.06, " $V_{\\rm max}$", transform=panels[0].get_xaxis_transform(), color="0.35")
+        panels[1].set_yscale("log")
+    panels[-1].set_xlabel(_LABELS[units][1])
+    return figure
+
+
+def well_levels(strengths: Array, levels: Array) -> Figure:
+    """Bound levels of the finite square well over its strength, against the transcendental equation.
+
+    Args:
+        strengths: (N,) g = V0 L^2 / (hbar^2/2m), ascending.
+        levels: (N, K) energies in units of hbar^2/2m / L^2 in a wide box.
+    """
+    figure = Figure(figsize=(7.2, 4.6), layout="constrained")
+    axes = figure.subplots()
+    for k in range(levels.shape[1]):
+        bound = np.array([bound_states(g, 1.0) > k for g in strengths])
+        exact = [finite_well_energies(g, 1.0, k + 1)[k] / g for g in strengths[bound]]
+        axes.plot(strengths, levels[:, k] / strengths, color=_color(k), lw=3, alpha=0.45, label=f"$E_{{{k}}}$, network")
+        axes.plot(strengths[bound], exact, color="k", lw=0.9, label="open line, exact" if k == 0 else None)
+    axes.axhline(1, color="0.5", lw=0.8)
+    axes.set(xscale="log", xlabel=r"strength $V_0 L^2 / (\hbar^2/2m)$", ylabel="$E / V_0$", ylim=(0, 1.25))
+    axes.set(title="levels of the finite square well; above $V_0$: states of the box")
+    axes.legend(fontsize=8, loc="lower left")
+    return figure
+
+
+def well_errors(strength: Array, box: Array, energies: Array, exact: Array, bound: NDArray[np.bool_]) -> Figure:
+    """Relative energy errors of bound states over the range of wells.
+
+    Args:
+        strength, box: (B,) of the wells.
+        energies, exact: (B, K).
+        bound: (B, K) which of them are bound.
+    """
+    error = np.abs(energies / exact - 1) + 1e-12
+    count = energies.shape[1]
+    figure = Figure(figsize=(3.2 * count, 3.4), layout="constrained")
+    panels = figure.subplots(1, count, sharey=True, squeeze=False)[0]
+    norm = LogNorm(float(error[bound].min()), float(error[bound].max()))
+    for k, axes in enumerate(panels):
+        free = ~bound[:, k]
+        axes.scatter(strength[free], box[free], color="0.88", s=12)
+        dots = axes.scatter(
+            strength[~free], box[~free], c=error[~free, k], norm=norm, cmap="viridis", s=22, edgecolors="none"
+        )
+        largest = error[~free, k].max() if (~free).any() else 0.0
+        axes.set(xscale="log", xlabel="strength $V_0 L^2$", title=f"state {k}: largest {largest:.0e}")
+    panels[0].set_ylabel("box $D / L$")
+    figure.colorbar(dots, ax=panels, label="relative energy error")
+    figure.suptitle("errors of bound states of wells not trained on (grey: not bound)", fontsize=10)
     return figure

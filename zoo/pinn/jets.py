@@ -8,6 +8,7 @@ passes.
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -68,6 +69,13 @@ def multiply(a: Tensor, b: Tensor) -> Tensor:
     return torch.stack([a[0] * b[0], a[1] * b[0] + a[0] * b[1], a[2] * b[0] + 2 * a[1] * b[1] + a[0] * b[2]])
 
 
+def kink(distance: Tensor, reach: Tensor | float) -> Tensor:
+    """The jet of r^2 / (1 + r^2), r = max(distance, 0) / reach: smooth but for its second derivative's jump at 0."""
+    r = torch.relu(distance) / reach
+    d = 1 + r * r
+    return torch.stack([r * r / d, 2 * r / d**2 / reach, (r > 0) * (2 - 6 * r * r) / d**3 / reach**2])
+
+
 class JetMLP(nn.Module):
     """A fully connected network with smooth activations, for values and for jets.
 
@@ -82,14 +90,18 @@ class JetMLP(nn.Module):
     """
 
     def __init__(
-        self, in_features: int, hidden: tuple[int, ...], out_features: int, activation: Activation, frequency: float | None
+        self,
+        in_features: int,
+        hidden: tuple[int, ...],
+        out_features: int,
+        activation: Activation,
+        frequency: float | None,
     ) -> None:
         super().__init__()
         self.activation = activation
         sizes = [in_features, *hidden, out_features]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True))
-        for depth, layer in enumerate(self.layers):
-            assert isinstance(layer, nn.Linear)
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
+        for depth, layer in enumerate(self._linear()):
             nn.init.zeros_(layer.bias)
             if frequency is None:
                 nn.init.xavier_normal_(layer.weight)
@@ -100,16 +112,19 @@ class JetMLP(nn.Module):
             else:
                 nn.init.normal_(layer.weight, std=1 / math.sqrt(layer.in_features))
 
+    def _linear(self) -> list[nn.Linear]:
+        return list(self.layers)  # type: ignore[arg-type]
+
     def forward(self, x: Tensor) -> Tensor:
         """Inputs (..., in_features) -> outputs (..., out_features)."""
-        *hidden, last = self.layers
+        *hidden, last = self._linear()
         for layer in hidden:
             x = _PLAIN[self.activation](layer(x))
         return last(x)
 
     def jet(self, x: Tensor) -> Tensor:
         """Jets of the inputs (3, ..., in_features) -> jets of the outputs (3, ..., out_features)."""
-        *hidden, last = self.layers
+        *hidden, last = self._linear()
         for layer in hidden:
             x = _JETS[self.activation].apply(F.linear(x, layer.weight), layer.bias)
         x = F.linear(x, last.weight)

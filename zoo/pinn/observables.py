@@ -10,10 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from zoo.pinn.potentials import Array
 from zoo.pinn.reference import Eigenstates
 from zoo.pinn.ritz import Grid, Scales, hamiltonian, virial
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

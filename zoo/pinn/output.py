@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
@@ -13,12 +12,11 @@ from zoo.errors import DataError
 from zoo.files import atomic_path, write_text
 from zoo.pinn import figures
 from zoo.pinn.observables import Quality
-from zoo.pinn.potentials import Potential
+from zoo.pinn.potentials import Array, Potential
 from zoo.pinn.reference import Eigenstates
 from zoo.pinn.scattering import leads
+from zoo.pinn.units import Units
 from zoo.viz.save import save_figures
-
-Array = NDArray[np.float64]
 
 SUFFIXES = (".npz", ".csv", ".png")
 
@@ -27,9 +25,9 @@ def print_comparison(
     out: Console, potential: Potential, energies: Array, reference: Eigenstates, quality: Quality
 ) -> None:
     """A line for each state, and what a direct solver would have taken."""
-    table = Table(title="PINN against the direct solver", title_justify="left")
-    for heading in ("state", "E (PINN)", "E (direct)", "energy error", "psi L2 error", "residual", "virial", "nodes"):
-        table.add_column(heading, justify="right")
+    table = Table(title="PINN against the direct solver", title_justify="left", box=None)
+    for heading in ("state", "E", "E direct", "E error", "psi error", "residual", "virial", "nodes"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for k, (found, exact) in enumerate(zip(energies, reference.energies, strict=True)):
         small = (quality.energy_error[k], quality.psi_error[k], quality.residual[k], quality.virial[k])
         nodes = str(quality.nodes[k]) if quality.nodes[k] == k else f"[red]{quality.nodes[k]}, not {k}[/]"
@@ -61,7 +59,9 @@ def check_suffix(path: Path) -> None:
         raise DataError(f"The output {path} should end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}.")
 
 
-def write_states(path: Path, potential: Potential, x: Array, psi: Array, energies: Array) -> None:
+def write_states(
+    path: Path, potential: Potential, x: Array, psi: Array, energies: Array, units: Units = "natural"
+) -> None:
     """Writes states as arrays, a table or a picture, by the suffix.
 
     Args:
@@ -71,6 +71,7 @@ def write_states(path: Path, potential: Potential, x: Array, psi: Array, energie
         x: (P,).
         psi: (K, P).
         energies: (K,).
+        units: for the picture's labels.
 
     Raises:
         DataError: another suffix.
@@ -87,4 +88,4 @@ def write_states(path: Path, potential: Potential, x: Array, psi: Array, energie
         lines += [",".join(f"{value:.15g}" for value in row) for row in np.column_stack([x, V, psi.T])]
         write_text(path, "\n".join(lines) + "\n")
     else:
-        save_figures({path.stem: figures.states(potential, x, psi, energies)}, path.parent)
+        save_figures({path.stem: figures.states(potential, x, psi, energies, units)}, path.parent)

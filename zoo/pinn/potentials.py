@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from zoo.data.potentials import read_potential_table
 from zoo.errors import ConfigError, UnknownNameError, did_you_mean
 from zoo.signature import check_names
 
-Array = NDArray[np.float64]
+Array = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ class Potential(ABC):
     @cached_property
     def minimum(self) -> float:
         """The lowest value of V, as far as a fine sampling shows."""
-        pieces = zip(self.edges[:-1], self.edges[1:], strict=True)
+        pieces = pairwise(self.edges)
         return float(min(self.inside(a, b, np.linspace(a, b, 1001)).min() for a, b in pieces))
 
 

@@ -5,17 +5,15 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.linalg import eigh_tridiagonal
 from scipy.sparse import csc_array, diags_array
 from scipy.sparse.linalg import eigsh
 
 from zoo.errors import ConfigError
-from zoo.pinn.potentials import Potential
-
-Array = NDArray[np.float64]
+from zoo.pinn.potentials import Array, Potential
 
 DEGREE = 16
 
@@ -92,10 +90,7 @@ def discretise(potential: Potential, parts: int, degree: int = DEGREE) -> Discre
     """Elements that end at every knot of the potential, none longer than 1/`parts` of the box."""
     left, right = potential.walls
     cuts = np.array([left, *potential.knots, right])
-    ends = [
-        np.linspace(a, b, int(np.ceil((b - a) / (right - left) * parts)) + 1)[:-1]
-        for a, b in zip(cuts[:-1], cuts[1:], strict=True)
-    ]
+    ends = [np.linspace(a, b, int(np.ceil((b - a) / (right - left) * parts)) + 1)[:-1] for a, b in pairwise(cuts)]
     elements = np.append(np.concatenate(ends), right)
     lobatto = _lobatto(degree + 1)
     half = np.diff(elements) / 2
@@ -114,7 +109,8 @@ def discretise(potential: Potential, parts: int, degree: int = DEGREE) -> Discre
     rows, columns = np.broadcast_arrays(index[:, :, None], index[:, None, :])
     size = len(half) * degree + 1
     stiffness = csc_array((local.ravel(), (rows.ravel(), columns.ravel())), shape=(size, size))
-    mass = np.bincount(index.ravel(), weight.ravel(), minlength=size)
+    mass = np.zeros(size)
+    np.add.at(mass, index, weight)
     return Discretisation(stiffness, mass, elements, degree)
 
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse import csc_array, diags_array
 from scipy.sparse.linalg import splu
 
 from zoo.errors import ConfigError
-from zoo.pinn.potentials import Potential
+from zoo.pinn.potentials import Array, Potential
 from zoo.pinn.reference import DEGREE, discretise
-
-Array = NDArray[np.float64]
 
 
 def leads(potential: Potential) -> tuple[float, float]:

@@ -5,51 +5,43 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 from torch import Tensor
 
 from zoo import cli
 from zoo.data.potentials import QuadratureBatch
 from zoo.errors import ConfigError
-from zoo.module import ZooModule
 from zoo.pinn import figures
 from zoo.pinn.jets import Activation
 from zoo.pinn.observables import Quality, assess
-from zoo.pinn.potentials import make_potential
 from zoo.pinn.output import print_comparison, write_states
+from zoo.pinn.potentials import Array, make_potential
 from zoo.pinn.quantum_well.network import QuantumWellNetwork
 from zoo.pinn.reference import Eigenstates, coarse_energies, signs, solve
-from zoo.pinn.ritz import Grid, Scales, gram, hamiltonian, make_grid, ritz, ritz_sum, space_residual, state_residuals
+from zoo.pinn.ritz import (
+    Grid,
+    Scales,
+    gram,
+    hamiltonian,
+    interface_reach,
+    make_grid,
+    ritz,
+    ritz_sum,
+    space_residual,
+    state_residuals,
+)
+from zoo.pinn.states import States
+from zoo.pinn.two_phase import TwoPhaseModule
 from zoo.pinn.units import Units, energy_unit
 from zoo.registry import register_model
 
-Array = NDArray[np.float64]
-
-# torch's L-BFGS forgets a pair of its history when y.s <= 1e-10; this keeps small residuals above that.
-_LBFGS_SCALE = 1e6
-
-
-class States(TypedDict):
-    """What a test or predict step gives.
-
-    Keys:
-        x: (P,) positions in the user's units.
-        psi: (K, P) states, integral psi^2 dx = 1.
-        energies: (K,) in the user's units.
-    """
-
-    x: Array
-    psi: Array
-    energies: Array
-
 
 @register_model("pinn/quantum-well")
-class QuantumWell(ZooModule):
+class QuantumWell(TwoPhaseModule):
     """Bound states of a particle in one dimension: -(hbar^2/2m) psi'' + V psi = E psi, psi = 0 at the walls.
 
     Two phases, both on Gauss-Legendre nodes: Adam, then L-BFGS with strong Wolfe line search. With
@@ -86,10 +78,7 @@ class QuantumWell(ZooModule):
         norm_weight: of (integral psi^2 - 1)^2 where E is not eliminated.
         orthogonality_weight: of <psi_i|psi_j>^2 where E is not eliminated.
         dtype: of the network, ``float64`` or ``float32``.
-        lr: Adam's, falling to a twentieth along a cosine.
-        adam_epochs: epochs of the first phase; all others belong to L-BFGS.
-        iterations: of the optimiser, per training step.
-        history_size: pairs that L-BFGS remembers.
+        lr, adam_epochs, iterations, history_size: see `zoo.pinn.two_phase.TwoPhaseModule`.
 
     Raises:
         ConfigError: a parameter that the potential does not have, or a value that makes no sense.
@@ -97,6 +86,8 @@ class QuantumWell(ZooModule):
     """
 
     network: QuantumWellNetwork
+    E_init: Tensor
+    same_parity: Tensor
 
     def __init__(
         self,
@@ -132,9 +123,8 @@ class QuantumWell(ZooModule):
         iterations: int = 20,
         history_size: int = 100,
     ) -> None:
-        super().__init__()
+        super().__init__(lr, adam_epochs, iterations, history_size)
         self.save_hyperparameters(ignore=["V"])
-        self.automatic_optimization = False
         self.potential = make_potential(
             potential,
             energy_unit(1.0, m, units),
@@ -149,9 +139,8 @@ class QuantumWell(ZooModule):
             raise ConfigError("energy=fixed needs the energies: E_init=[...].")
         if energy == "rayleigh" and E_init is not None:
             raise ConfigError("energy=rayleigh eliminates the energies: E_init belongs to trainable or fixed.")
-        self.scales = Scales.of(self.potential)
-        self.states, self.energy, self.lr, self.adam_epochs = states, energy, lr, adam_epochs
-        self.iterations, self.history_size = iterations, history_size
+        self.scales, self.units = Scales.of(self.potential), units
+        self.states, self.energy = states, energy
         self.norm_weight, self.orthogonality_weight = norm_weight, orthogonality_weight
         self.network = QuantumWellNetwork(
             self.potential.walls,
@@ -162,7 +151,7 @@ class QuantumWell(ZooModule):
             hidden,
             activation,
             frequency,
-            interface_features,
+            interface_reach(self.potential) if interface_features else None,
             train_energies=energy == "trainable",
         ).to(getattr(torch, dtype))
         if energy != "rayleigh":
@@ -219,34 +208,15 @@ class QuantumWell(ZooModule):
         """So many iterations of the phase's optimiser."""
         grid = self.grid(batch)
         inputs = self.network.inputs(grid.x)
-        adam, lbfgs = self.optimizers()  # type: ignore[attr-defined]
-        second_phase = self.current_epoch >= self.adam_epochs
-        if second_phase:
-
-            def closure() -> Tensor:
-                lbfgs.zero_grad()
-                loss = _LBFGS_SCALE * self.loss(self.network.trial(inputs), grid, lower_energies=False)
-                self.manual_backward(loss)
-                return loss
-
-            loss = lbfgs.step(closure) / _LBFGS_SCALE
-        else:
-            steps = self.trainer.num_training_batches
-            for k in range(self.iterations):
-                done = (self.current_epoch * steps + batch_idx) * self.iterations + k
-                self._set_lr(adam, done / (self.adam_epochs * steps * self.iterations))
-                loss = self.loss(self.network.trial(inputs), grid, lower_energies=True)
-                adam.zero_grad()
-                self.manual_backward(loss)
-                adam.step()
+        loss = self.descend(
+            batch_idx,
+            lambda: self.loss(self.network.trial(inputs), grid, lower_energies=True),
+            lambda: self.loss(self.network.trial(inputs), grid, lower_energies=False),
+        )
         self.settle(grid, inputs, batch["point"])
-        self.trace.append([float(second_phase), *self.energies.tolist()])
-        self.log("train/loss", loss.detach(), prog_bar=True)
+        self.trace.append([float(self.in_second_phase), *self.energies.tolist()])
+        self.log("train/loss", loss, prog_bar=True)
         self.log_dict({f"train/E{k}": E for k, E in enumerate(self.network.E.detach() * self.scales.energy)})
-
-    def _set_lr(self, optimizer: Any, progress: float) -> None:
-        for group in optimizer.param_groups:
-            group["lr"] = self.lr * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * progress)))
 
     @torch.no_grad()
     def settle(self, grid: Grid, inputs: tuple[Tensor, Tensor], point: Tensor) -> None:
@@ -273,19 +243,6 @@ class QuantumWell(ZooModule):
         """Fractions of the box (P,) -> positions in the user's units, in the network's dtype."""
         left, right = self.potential.walls
         return (left + (right - left) * point).to(self.network.mix.dtype)
-
-    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        """Adam and L-BFGS, of the same parameters."""
-        parameters = list(self.network.parameters())
-        lbfgs = torch.optim.LBFGS(
-            parameters,
-            max_iter=self.iterations,
-            history_size=self.history_size,
-            line_search_fn="strong_wolfe",
-            tolerance_grad=0.0,
-            tolerance_change=0.0,
-        )
-        return [torch.optim.Adam(parameters, lr=self.lr), lbfgs]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps the course of the energies for the figure."""
@@ -342,23 +299,23 @@ class QuantumWell(ZooModule):
         return {"x": x.double().cpu().numpy(), "psi": psi.double().T.cpu().numpy(), "energies": self.energies}
 
     def figures(self, batch: QuadratureBatch, output: States) -> dict[str, Figure]:
-        """Levels and wave functions in the potential, errors, residual, and where they exist course and transmission."""
+        """Levels and wave functions in the potential, errors, residual, course of the energies, T(E)."""
         reference = solve(self.potential, self.states)
         grid = self.grid(batch, whole=True)
         with torch.no_grad():
             u = self.network.jets(grid.x)
         residual = (hamiltonian(u, grid) - self.network.E * u[0]).abs() / u[0].abs().amax(0)
         drawn = {
-            "states": figures.states(self.potential, output["x"], output["psi"], output["energies"]),
-            "error": figures.psi_error(output["x"], output["psi"], reference),
+            "states": figures.states(self.potential, output["x"], output["psi"], output["energies"], self.units),
+            "error": figures.psi_error(output["x"], output["psi"], reference, self.units),
             "residual": figures.residual(
-                grid.x.cpu().numpy(), residual.T.cpu().numpy() * self.scales.energy, self.potential
+                grid.x.cpu().numpy(), residual.T.cpu().numpy() * self.scales.energy, self.potential, self.units
             ),
         }
         if self.trace:
             drawn["convergence"] = figures.convergence(np.array(self.trace), reference.energies, self.iterations)
         if self.potential.is_open:
-            drawn["transmission"] = figures.transmission(self.potential)
+            drawn["transmission"] = figures.transmission(self.potential, self.units)
         return drawn
 
     def predict_file(self, output: Path, points: int = 401) -> dict[str, Any]:
@@ -373,5 +330,5 @@ class QuantumWell(ZooModule):
             DataError: another suffix.
         """
         states = self.sample(torch.linspace(0, 1, points, dtype=torch.float64, device=self.network.mix.device))
-        write_states(output, self.potential, states["x"], states["psi"], states["energies"])
+        write_states(output, self.potential, states["x"], states["psi"], states["energies"], self.units)
         return {"energies": states["energies"].tolist(), "written": output}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from zoo.pinn.jets import Activation, JetMLP, multiply
+from zoo.pinn.jets import Activation, JetMLP, kink, multiply
 
 
 class QuantumWellNetwork(nn.Module):
@@ -34,7 +34,7 @@ class QuantumWellNetwork(nn.Module):
         hidden: widths of the hidden layers.
         activation: of the hidden layers.
         frequency: of the first layer, see `zoo.pinn.jets.JetMLP`.
-        interface_features: whether the breaks are told to the network.
+        reach: lambda for each break; None: the network is told nothing of the breaks, as in the paper.
         train_energies: whether `E` is a parameter, as in the paper, or a buffer that the training step sets.
     """
 
@@ -54,7 +54,7 @@ class QuantumWellNetwork(nn.Module):
         hidden: tuple[int, ...] = (32, 32),
         activation: Activation = "sin",
         frequency: float | None = 4.0,
-        interface_features: bool = True,
+        reach: tuple[float, ...] | None = None,
         train_energies: bool = False,
     ) -> None:
         super().__init__()
@@ -64,9 +64,9 @@ class QuantumWellNetwork(nn.Module):
         coordinates = torch.cat([edges.new_zeros(1), weighted.cumsum(0)]) / weighted.sum() * 2 - 1
         self.register_buffer("edges", edges, persistent=False)
         self.register_buffer("coordinates", coordinates, persistent=False)
-        self.symmetric, self.interface_features = symmetric, interface_features
+        self.symmetric, self.reach = symmetric, reach
         self.register_buffer("parity", (-1.0) ** torch.arange(states), persistent=False)
-        in_features = 1 + len(breaks) * interface_features
+        in_features = 1 + len(reach or ())
         self.mlp = JetMLP(in_features, hidden, states, activation, frequency)
         self.register_buffer("mix", torch.eye(states))
         if train_energies:
@@ -84,13 +84,8 @@ class QuantumWellNetwork(nn.Module):
     def features(self, y: Tensor) -> Tensor:
         """Jets of the network's inputs with respect to y: (N,) -> (3, N, features)."""
         columns = [torch.stack([y, torch.ones_like(y), torch.zeros_like(y)])]
-        if self.interface_features:
-            width = 2.0 / (len(self.coordinates) - 1)
-            for place in self.coordinates[1:-1]:
-                r = torch.relu(y - place) / width
-                d = 1 + r * r
-                curvature = (r > 0) * (2 - 6 * r * r) / d**3
-                columns.append(torch.stack([r * r / d, 2 * r / d**2 / width, curvature / width**2]))
+        if self.reach is not None:
+            columns += [kink(y - b, reach) for b, reach in zip(self.coordinates[1:-1], self.reach, strict=True)]
         return torch.stack(columns, -1)
 
     def inputs(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,1 @@
+"""All finite square wells of a range by one physics-informed network."""
