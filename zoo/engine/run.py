@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.warnings import PossibleUserWarning
 
 from zoo import config as configs
@@ -22,7 +23,7 @@ from zoo.engine.checkpoint_io import AtomicCheckpointIO
 from zoo.engine.components import build_trainer
 from zoo.engine.loggers import read_metrics
 from zoo.engine.run_folder import RunFolder
-from zoo.errors import WeightsError
+from zoo.errors import ConfigError, WeightsError
 from zoo.module import ZooModule
 from zoo.pretrained import network_weights
 from zoo.registry import create_data, create_model
@@ -91,6 +92,8 @@ def _fit_and_test(
     start = time.perf_counter()
     try:
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    except MisconfigurationException as error:
+        raise ConfigError(f"Lightning refuses to train {config.model.name} with this trainer: {error}") from error
     except RuntimeError as error:
         if checkpoint is not None and "loading state_dict" in str(error):
             raise WeightsError(
