@@ -62,7 +62,7 @@ def gauss_legendre(nodes: int) -> tuple[Tensor, Tensor]:
 class _Repeated(Dataset[Any]):
     """The same batch, so many times."""
 
-    def __init__(self, batch: QuadratureBatch | WellBatch, length: int = 1) -> None:
+    def __init__(self, batch: QuadratureBatch | WellBatch, length: int) -> None:
         self.batch, self.length = batch, length
 
     def __len__(self) -> int:
@@ -87,13 +87,18 @@ class _FullBatch(pl.LightningDataModule):
             raise ConfigError(f"data.steps should be 1 or more, not {steps}.")
         self.steps = steps
 
+    @property
+    def _processes(self) -> int:
+        """Each of which gets all of a batch: there is nothing to share."""
+        return self.trainer.world_size if self.trainer is not None else 1
+
     def _train_loader(self, batch: QuadratureBatch | WellBatch) -> DataLoader[Any]:
-        """The batch, once per training step; every process gets all of it."""
-        processes = self.trainer.world_size if self.trainer is not None else 1
-        return train_loader(_Repeated(batch, self.steps * processes), processes, self.trainer, collate=_only)
+        """The batch, once per training step."""
+        repeated = _Repeated(batch, self.steps * self._processes)
+        return train_loader(repeated, self._processes, self.trainer, collate=_only)
 
     def _eval_loader(self, batch: QuadratureBatch | WellBatch) -> DataLoader[Any]:
-        return eval_loader(_Repeated(batch), 1, self.trainer, collate=_only)
+        return eval_loader(_Repeated(batch, self._processes), self._processes, self.trainer, collate=_only)
 
 
 def _only(samples: list[Any]) -> Any:
