@@ -166,7 +166,7 @@ class Wells(_FullBatch):
         seed: int = 0,
     ) -> None:
         super().__init__(steps)
-        self.save_hyperparameters()
+        self.save_hyperparameters(logger=False)  # strength and box are the model's as well
         if not 0 < strength[0] < strength[1] or not 1 < box[0] < box[1] or min(strengths, boxes, nodes) < 2:
             raise ConfigError("strength and box should be ascending ranges, box above 1; strengths, boxes, nodes > 1.")
         self.strength, self.box, self.strengths, self.boxes = strength, box, strengths, boxes
