@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+from scipy.integrate import trapezoid
 
 from zoo.pinn.potentials import Array, Potential, make_potential
 
@@ -33,7 +34,7 @@ class Golden:
 
     def psi_error(self, psi: Array) -> Array:
         """L2 norm of the difference of each state on the golden grid (trapezoidal rule)."""
-        return np.sqrt(np.trapezoid((psi - self.psi) ** 2, self.x, axis=1))
+        return np.sqrt(trapezoid((psi - self.psi) ** 2, self.x, axis=1))
 
 
 @cache
@@ -50,7 +51,7 @@ def goldens() -> dict[str, Golden]:
                 KINDS[key.split("_")[0]],
                 {name: float(case[name]) for name in ("V0", "L", "D", "w") if name in case},
                 *(states[f"{key}/{name}"] for name in ("energies", "x", "psi")),
-                states[line] if line in states else None,
+                states.get(line),
             )
     return found
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.integrate import trapezoid
 
 from tests.pinn.goldens import KEYS, goldens
 from zoo.errors import ConfigError
@@ -65,9 +66,7 @@ def test_oscillator_and_triangular_well_in_a_wide_box() -> None:
     )
 
 
-layers = st.lists(
-    st.tuples(st.floats(0.2, 2.0), st.floats(-20.0, 40.0), st.floats(0.3, 3.0)), min_size=1, max_size=5
-)
+layers = st.lists(st.tuples(st.floats(0.2, 2.0), st.floats(-20.0, 40.0), st.floats(0.3, 3.0)), min_size=1, max_size=5)
 
 
 @settings(max_examples=40, deadline=None)
@@ -100,7 +99,7 @@ def test_orthonormality_of_the_reference() -> None:
     found = solve(Barrier(V0=50.0, w=0.4, D=2.0), 6)
     x = np.linspace(-1, 1, 20001)
     psi = found.psi(x)
-    np.testing.assert_allclose(np.trapezoid(psi[:, None] * psi, x), np.eye(6), atol=1e-7)
+    np.testing.assert_allclose(trapezoid(psi[:, None] * psi, x), np.eye(6), atol=1e-7)
 
 
 def test_scaling_law() -> None:

@@ -9,7 +9,7 @@ its potential cut the box.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import numpy as np
 import pytorch_lightning as pl
@@ -17,9 +17,9 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats.qmc import Sobol
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from zoo.data.loading import eval_loader, train_loader
+from zoo.data.loading import full_batch_loader
 from zoo.errors import ConfigError, DataError
 from zoo.registry import register_data
 
@@ -59,54 +59,8 @@ def gauss_legendre(nodes: int) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(node), torch.from_numpy(weight)
 
 
-class _Repeated(Dataset[Any]):
-    """The same batch, so many times."""
-
-    def __init__(self, batch: QuadratureBatch | WellBatch, length: int) -> None:
-        self.batch, self.length = batch, length
-
-    def __len__(self) -> int:
-        """How many times."""
-        return self.length
-
-    def __getitem__(self, index: int) -> QuadratureBatch | WellBatch:
-        """The batch."""
-        return self.batch
-
-
-class _FullBatch(pl.LightningDataModule):
-    """Deals whole batches, of which there is one for each purpose.
-
-    Args:
-        steps: training steps that make an epoch.
-    """
-
-    def __init__(self, steps: int) -> None:
-        super().__init__()
-        if steps < 1:
-            raise ConfigError(f"data.steps should be 1 or more, not {steps}.")
-        self.steps = steps
-
-    @property
-    def _processes(self) -> int:
-        """Each of which gets all of a batch: there is nothing to share."""
-        return self.trainer.world_size if self.trainer is not None else 1
-
-    def _train_loader(self, batch: QuadratureBatch | WellBatch) -> DataLoader[Any]:
-        """The batch, once per training step."""
-        repeated = _Repeated(batch, self.steps * self._processes)
-        return train_loader(repeated, self._processes, self.trainer, collate=_only)
-
-    def _eval_loader(self, batch: QuadratureBatch | WellBatch) -> DataLoader[Any]:
-        return eval_loader(_Repeated(batch, self._processes), self._processes, self.trainer, collate=_only)
-
-
-def _only(samples: list[Any]) -> Any:
-    return samples[0]
-
-
 @register_data("pinn/quadrature")
-class Quadrature(_FullBatch):
+class Quadrature(pl.LightningDataModule):
     """A Gauss-Legendre rule for each sub-interval of a box; the test uses one of half as many nodes again.
 
     Args:
@@ -116,11 +70,11 @@ class Quadrature(_FullBatch):
     """
 
     def __init__(self, nodes: int = 64, points: int = 401, steps: int = 10) -> None:
-        super().__init__(steps)
+        super().__init__()
         self.save_hyperparameters()
-        if nodes < 2 or points < 2:
-            raise ConfigError(f"data.nodes ({nodes}) and data.points ({points}) should be 2 or more.")
-        self.nodes, self.points = nodes, points
+        if nodes < 2 or points < 2 or steps < 1:
+            raise ConfigError(f"data.nodes ({nodes}) and data.points ({points}) should be 2 or more, data.steps 1.")
+        self.nodes, self.points, self.steps = nodes, points, steps
 
     def batch(self, nodes: int) -> QuadratureBatch:
         """The rule of so many nodes, and the points."""
@@ -129,19 +83,19 @@ class Quadrature(_FullBatch):
 
     def train_dataloader(self) -> DataLoader[QuadratureBatch]:
         """The rule, once per training step."""
-        return self._train_loader(self.batch(self.nodes))
+        return full_batch_loader(self.batch(self.nodes), self.steps)
 
     def val_dataloader(self) -> DataLoader[QuadratureBatch]:
         """The rule of the training."""
-        return self._eval_loader(self.batch(self.nodes))
+        return full_batch_loader(self.batch(self.nodes))
 
     def test_dataloader(self) -> DataLoader[QuadratureBatch]:
         """A finer rule, which shows whether the states are good between the nodes of the training."""
-        return self._eval_loader(self.batch(self.nodes * 3 // 2))
+        return full_batch_loader(self.batch(self.nodes * 3 // 2))
 
 
 @register_data("pinn/wells")
-class Wells(_FullBatch):
+class Wells(pl.LightningDataModule):
     """Finite square wells of a range: a grid of them to train on, others drawn at random to test with.
 
     Args:
@@ -165,12 +119,14 @@ class Wells(_FullBatch):
         steps: int = 4,
         seed: int = 0,
     ) -> None:
-        super().__init__(steps)
+        super().__init__()
         self.save_hyperparameters(logger=False)  # strength and box are the model's as well
         if not 0 < strength[0] < strength[1] or not 1 < box[0] < box[1] or min(strengths, boxes, nodes) < 2:
             raise ConfigError("strength and box should be ascending ranges, box above 1; strengths, boxes, nodes > 1.")
+        if steps < 1 or test_wells < 1:
+            raise ConfigError(f"data.steps ({steps}) and data.test_wells ({test_wells}) should be 1 or more.")
         self.strength, self.box, self.strengths, self.boxes = strength, box, strengths, boxes
-        self.nodes, self.test_wells, self.seed = nodes, test_wells, seed
+        self.nodes, self.test_wells, self.steps, self.seed = nodes, test_wells, steps, seed
 
     def _batch(self, u: NDArray[np.float64]) -> WellBatch:
         """Wells at fractions u (B, 2) of the logarithmic ranges."""
@@ -181,11 +137,11 @@ class Wells(_FullBatch):
     def train_dataloader(self) -> DataLoader[WellBatch]:
         """The grid, once per training step."""
         axes = [(1 - np.cos(np.pi * np.arange(n) / (n - 1))) / 2 for n in (self.strengths, self.boxes)]
-        return self._train_loader(self._batch(np.stack(np.meshgrid(*axes), -1).reshape(-1, 2)))
+        return full_batch_loader(self._batch(np.stack(np.meshgrid(*axes), -1).reshape(-1, 2)), self.steps)
 
     def test_dataloader(self) -> DataLoader[WellBatch]:
         """Wells from all over the range."""
-        return self._eval_loader(self._batch(Sobol(2, seed=self.seed).random(self.test_wells)))
+        return full_batch_loader(self._batch(Sobol(2, seed=self.seed).random(self.test_wells)))
 
 
 def read_potential_table(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
