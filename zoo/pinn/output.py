@@ -40,9 +40,10 @@ def print_comparison(
     )
     free = unbound(potential, reference.energies)
     if free:
+        many = len(free) > 1
         out.print(
-            f"State {', '.join(map(str, free))} lies above the potential at the box's ends: it is a state of the "
-            "box, whose length decides its energy."
+            f"State{'s' * many} {', '.join(map(str, free))} {'lie' if many else 'lies'} above the potential at the "
+            "box's ends: held by its walls alone, whose distance decides the energy."
         )
 
 

@@ -10,16 +10,18 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
 from zoo import cli
 from zoo.data.potentials import QuadratureBatch
 from zoo.errors import ConfigError
 from zoo.pinn import figures
+from zoo.pinn.closed_forms import bound_states
 from zoo.pinn.jets import Activation
 from zoo.pinn.observables import Quality, assess
 from zoo.pinn.output import print_comparison, write_states
-from zoo.pinn.potentials import Array, make_potential
+from zoo.pinn.potentials import Array, FiniteWell, make_potential
 from zoo.pinn.quantum_well.network import QuantumWellNetwork
 from zoo.pinn.reference import Eigenstates, coarse_energies, signs, solve
 from zoo.pinn.ritz import (
@@ -131,6 +133,7 @@ class QuantumWell(TwoPhaseModule):
             **{"V0": V0, "L": L, "D": D, "w": w, "omega": omega, "F": F, "widths": widths, "layer_V": layer_V},
             **{"layer_m": layer_m, "table": table, "V": V, "x_range": x_range, "jumps": jumps},
         )
+        self._warn_of_unbound(states)
         if states < 1:
             raise ConfigError(f"states should be 1 or more, not {states}.")
         if E_init is not None and len(E_init) != states:
@@ -161,6 +164,14 @@ class QuantumWell(TwoPhaseModule):
         parity = self.network.parity if self.network.symmetric else torch.ones_like(self.network.parity)
         self.register_buffer("same_parity", (parity == parity.unsqueeze(1)).to(parity), persistent=False)
         self.trace: list[list[float]] = []  # per training step: L-BFGS or not, and the energies
+
+    def _warn_of_unbound(self, states: int) -> None:
+        well = self.potential
+        if isinstance(well, FiniteWell) and states > (bound := bound_states(well.V0, well.L, well.kinetic)):
+            rank_zero_warn(
+                f"The well binds {bound} state{'s' * (bound > 1)}; of the {states} asked for, {bound} and above are "
+                "states of the box, whose length D decides their energies."
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         """Positions (N,) in the user's units -> the normalised states (N, K)."""
