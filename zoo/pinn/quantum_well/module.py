@@ -294,7 +294,9 @@ class QuantumWell(TwoPhaseModule):
             **{f"E{k}_reference": E for k, E in enumerate(reference.energies)},
             "reference_ms": 1e3 * reference.seconds,
         }
-        self.log_dict({f"test/{name}": float(value) for name, value in metrics.items()}, batch_size=1)
+        # As tensors: Lightning makes a plain float a float32.
+        logged = {f"test/{name}": torch.tensor(value, dtype=torch.float64) for name, value in metrics.items()}
+        self.log_dict(logged, batch_size=1)
         print_comparison(cli.console(), self.potential, self.energies, reference, quality)
         return self.predict_step(batch, batch_idx)
 
