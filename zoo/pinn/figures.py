@@ -10,8 +10,8 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from zoo.pinn.closed_forms import bound_states, finite_well_energies
-from zoo.pinn.potentials import Array, Potential
+from zoo.pinn.closed_forms import barrier_transmission, bound_states, finite_well_energies
+from zoo.pinn.potentials import Array, Barrier, Potential
 from zoo.pinn.reference import Eigenstates
 from zoo.pinn.scattering import leads
 from zoo.pinn.scattering import transmission as solve_transmission
@@ -190,7 +190,7 @@ def convergence(trace: Array, exact: Array, iterations: int) -> Figure:
 
 
 def transmission(potential: Potential, units: Units = "natural", points: int = 600) -> Figure:
-    """T(E) on the open line, with the heights of the potential marked.
+    """T(E) on the open line, with the heights of the potential marked; for a barrier the closed form as well.
 
     Args:
         potential: constant at both ends.
@@ -202,14 +202,17 @@ def transmission(potential: Potential, units: Units = "natural", points: int = 6
     top = float(potential(x).max())
     # High enough to show the resonances above the barrier, where its width is a multiple of half the wave length.
     width = potential.breaks[-1] - potential.breaks[0]
-    limit = top + max(0.8 * (top - potential.minimum), 6.0 * potential.kinetic * (np.pi / width) ** 2)
+    limit = top + max(0.8 * (top - potential.minimum), 3.0 * potential.kinetic * (np.pi / width) ** 2)
     energies = base + (limit - base) * np.linspace(0, 1, points + 1)[1:] ** 1.5
     T = solve_transmission(potential, energies)
     tunnels = top > base
     figure = Figure(figsize=(7.2, 4.6 if tunnels else 3.2), layout="constrained")
     panels = figure.subplots(1 + tunnels, 1, sharex=True, squeeze=False)[:, 0]
     for axes in panels:
-        axes.plot(energies, T, color="C0", lw=1.5)
+        axes.plot(energies, T, color="C0", lw=1.8, label="spectral elements")
+        if isinstance(potential, Barrier):
+            exact = barrier_transmission(energies, potential.V0, potential.w, potential.kinetic)
+            axes.plot(energies, exact, color="k", lw=1, ls=(0, (2, 3)), label="closed form")
         axes.axhline(1, color="0.7", lw=0.7, zorder=0)
         if tunnels:
             axes.axvspan(base, top, color="0.93", lw=0, zorder=0)
@@ -219,6 +222,8 @@ def transmission(potential: Potential, units: Units = "natural", points: int = 6
     if tunnels:
         panels[0].text(top, 0.06, " $V_{\\rm max}$", transform=panels[0].get_xaxis_transform(), color="0.35")
         panels[1].set_yscale("log")
+    if isinstance(potential, Barrier):
+        panels[0].legend(fontsize=8, loc="lower right")
     panels[-1].set_xlabel(_LABELS[units][1])
     return figure
 

@@ -25,14 +25,14 @@ def print_comparison(
     out: Console, potential: Potential, energies: Array, reference: Eigenstates, quality: Quality
 ) -> None:
     """A line for each state, and what a direct solver would have taken."""
-    table = Table(title="PINN against the direct solver", title_justify="left", box=None)
+    table = Table(title="PINN against the direct solver", title_justify="left", box=None, pad_edge=False)
     for heading in ("state", "E", "E direct", "E error", "psi error", "residual", "virial", "nodes"):
         table.add_column(heading, justify="right", no_wrap=True)
     for k, (found, exact) in enumerate(zip(energies, reference.energies, strict=True)):
         small = (quality.energy_error[k], quality.psi_error[k], quality.residual[k], quality.virial[k])
         nodes = str(quality.nodes[k]) if quality.nodes[k] == k else f"[red]{quality.nodes[k]}, not {k}[/]"
         table.add_row(str(k), f"{found:.10g}", f"{exact:.10g}", *(f"{value:.1e}" for value in small), nodes)
-    out.print(table)
+    out.print(table, width=max(out.width, 100), crop=False, no_wrap=True)
     out.print(f"orthogonality: {quality.orthogonality:.1e}")
     out.print(
         f"A direct solver (spectral elements, {reference.unknowns} unknowns) needs "
