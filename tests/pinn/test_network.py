@@ -123,7 +123,7 @@ def test_float32_follows_float64() -> None:
 
 def test_conditional_jets_are_what_autograd_gives() -> None:
     torch.manual_seed(2)
-    network = ConditionalWellNetwork(states=3, hidden=(8, 8)).double()
+    network = ConditionalWellNetwork(3, (8, 8), 4.0, strength=(2.0, 200.0), box=(3.0, 12.0)).double()
     g, d = torch.tensor([5.0, 90.0], dtype=torch.float64), torch.tensor([3.5, 7.0], dtype=torch.float64)
     t = torch.linspace(-0.97, 0.95, 31, dtype=torch.float64)
     found = network.trial(network.inputs(t.expand(2, -1), g, d))

@@ -111,10 +111,10 @@ class Wells(pl.LightningDataModule):
     def __init__(
         self,
         strength: tuple[float, float] = (2.0, 200.0),
-        box: tuple[float, float] = (3.0, 8.0),
+        box: tuple[float, float] = (3.0, 12.0),
         strengths: int = 20,
         boxes: int = 8,
-        nodes: int = 20,
+        nodes: int = 24,
         test_wells: int = 256,
         steps: int = 4,
         seed: int = 0,

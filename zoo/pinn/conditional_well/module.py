@@ -16,7 +16,7 @@ from torch import Tensor
 from zoo.data.potentials import WellBatch, gauss_legendre
 from zoo.errors import ConfigError
 from zoo.pinn import figures
-from zoo.pinn.closed_forms import bound_states, layered_energies
+from zoo.pinn.closed_forms import bound_states, finite_well_energies, layered_energies
 from zoo.pinn.conditional_well.network import ConditionalWellNetwork
 from zoo.pinn.output import check_suffix, write_states
 from zoo.pinn.potentials import Array, FiniteWell
@@ -69,8 +69,8 @@ class ConditionalWell(TwoPhaseModule):
         states: int = 6,
         answers: int = 4,
         strength: tuple[float, float] = (2.0, 200.0),
-        box: tuple[float, float] = (3.0, 8.0),
-        nodes: int = 40,
+        box: tuple[float, float] = (3.0, 12.0),
+        nodes: int = 48,
         hidden: tuple[int, ...] = (64, 64),
         frequency: float = 4.0,
         lr: float = 1e-2,
@@ -179,7 +179,8 @@ class ConditionalWell(TwoPhaseModule):
             V0: depth, an energy.
             L: width, a length.
             D: length of the box. None: the well on the open line is meant, and the largest box of the range is
-                taken for it; only bound states are given.
+                taken for it; only bound states are given. Walls so far away raise the energy of a state that is
+                barely bound all the same (see the model card).
             states: how many. None: as many as the well binds, up to `answers`.
             m, units: see `zoo.pinn.units.energy_unit`.
             points: positions from wall to wall.
@@ -188,7 +189,7 @@ class ConditionalWell(TwoPhaseModule):
             ConfigError: a well outside of the range, or more states than there are.
         """
         kinetic = energy_unit(1.0, m, units)
-        potential = FiniteWell(V0, L, self.box[1] * L if D is None else D, kinetic=kinetic)
+        potential = self._well(V0, L, D, kinetic)
         g, d = V0 * L**2 / kinetic, potential.D / L
         for name, value, (low, high) in (("V0 L^2 / (hbar^2/2m)", g, self.strength), ("D / L", d, self.box)):
             if not low * (1 - 1e-12) <= value <= high * (1 + 1e-12):
@@ -216,6 +217,9 @@ class ConditionalWell(TwoPhaseModule):
             "energies": energies[0, :states].cpu().numpy() * kinetic / L**2,
         }
 
+    def _well(self, V0: float, L: float, D: float | None, kinetic: float) -> FiniteWell:
+        return FiniteWell(V0, L, self.box[1] * L if D is None else D, kinetic=kinetic)
+
     def predict_file(
         self,
         output: Path,
@@ -227,7 +231,7 @@ class ConditionalWell(TwoPhaseModule):
         units: Units = "natural",
         points: int = 401,
     ) -> dict[str, Any]:
-        """Writes the states of one well.
+        """Writes the states of one well; reports their energies beside those of the transcendental equations.
 
         Args:
             output: .npz, .csv or .png, see `zoo.pinn.output.write_states`.
@@ -241,9 +245,16 @@ class ConditionalWell(TwoPhaseModule):
         start = time.perf_counter()
         found = self.solve(V0, L, D, states, m, units, points)
         seconds = time.perf_counter() - start
-        potential = FiniteWell(V0, L, self.box[1] * L if D is None else D, kinetic=energy_unit(1.0, m, units))
+        potential = self._well(V0, L, D, energy_unit(1.0, m, units))
         write_states(output, potential, found["x"], found["psi"], found["energies"], units)
-        return {"energies": found["energies"].tolist(), "answered in ms": round(1e3 * seconds, 2), "written": output}
+        count = len(found["energies"])
+        facts = {
+            "energies": found["energies"].tolist(),
+            f"exact, in a box of {potential.D:g}": layered_energies(potential, count).tolist(),
+        }
+        if D is None:
+            facts["exact, on the open line"] = finite_well_energies(V0, L, count, potential.kinetic).tolist()
+        return {**facts, "answered in ms": round(1e3 * seconds, 2), "written": output}
 
 
 def well_grid(g: Tensor, d: Tensor, node: Tensor, weight: Tensor) -> Grid:

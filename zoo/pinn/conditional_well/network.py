@@ -29,11 +29,11 @@ class ConditionalWellNetwork(nn.Module):
 
     def __init__(
         self,
-        states: int = 4,
-        hidden: tuple[int, ...] = (64, 64),
-        frequency: float = 4.0,
-        strength: tuple[float, float] = (4.0, 200.0),
-        box: tuple[float, float] = (3.0, 8.0),
+        states: int,
+        hidden: tuple[int, ...],
+        frequency: float,
+        strength: tuple[float, float],
+        box: tuple[float, float],
     ) -> None:
         super().__init__()
         self.strength, self.box = strength, box
