@@ -35,10 +35,10 @@ def batch(nodes: int = 64) -> QuadratureBatch:
 @pytest.mark.slow
 @pytest.mark.parametrize("key", KEYS)
 def test_goldens_are_reached(in_tmp: Path, key: str) -> None:
-    """Relative energy error 1e-7 and L2 error 1e-4 of all golden states after half of a config's training or less."""
+    """Relative energy error 1e-7 and L2 error 1e-4 of all golden states after two fifths of a config's training or less."""
     golden = goldens()[key]
     parameters = [f"model.{name}={value}" for name, value in golden.parameters.items()]
-    options = [f"model.states={len(golden.energies)}", "trainer.max_epochs=10", "run_dir=run"]
+    options = [f"model.states={len(golden.energies)}", "trainer.max_epochs=7", "run_dir=run"]
     metrics = train(compose(f"pinn/{golden.kind}", [*QUIET, *parameters, *options]))["metrics"]
     module = weights.build(Path("run/model.safetensors"))
     assert isinstance(module, QuantumWell)
@@ -93,9 +93,9 @@ def test_trainable_energies_of_two_states_with_lbfgs(in_tmp: Path) -> None:
     assert metrics["test/wrong_states"] == 0
 
 
-@pytest.mark.parametrize("stop", [2, 5, 8, 10, 13])
+@pytest.mark.parametrize("stop", [3, 10, 13])
 def test_resumed_in_either_phase_it_ends_the_same(in_tmp: Path, monkeypatch: pytest.MonkeyPatch, stop: int) -> None:
-    """Interrupted within and at the end of an epoch of Adam (steps 1 to 5, 6 to 10) and of L-BFGS (11 to 15)."""
+    """Interrupted within an epoch of Adam (steps 1 to 10), at the end of one, and within one of L-BFGS (11 to 15)."""
     sizes = ["model.adam_epochs=2", "model.iterations=5", "data.steps=5", "trainer.max_epochs=3"]
     train(compose("pinn/finite_well", [*QUIET, *sizes, "run_dir=whole"]))
     original, count = QuantumWell.training_step, 0
@@ -181,8 +181,8 @@ def test_bad_arguments_are_named(arguments: dict[str, Any], message: str) -> Non
         zoo.create_model("pinn/quantum-well", **arguments)
 
 
-def test_more_states_than_bound_are_announced(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.warns(UserWarning, match=r"binds 1 state .* 1 and above"):
+def test_more_states_than_bound_are_announced() -> None:
+    with pytest.warns(UserWarning, match=r"binds 1 state; .* 1 and above"):
         zoo.create_model("pinn/quantum-well", V0=8.0, L=1.0, D=8.0, states=3)
 
 
