@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 from safetensors.torch import load_file
 
@@ -19,6 +20,7 @@ from zoo.config import compose, compose_run
 from zoo.data.potentials import QuadratureBatch, gauss_legendre
 from zoo.engine.run import train
 from zoo.errors import ConfigError, DataError, Interrupted
+from zoo.pinn.potentials import make_potential
 from zoo.pinn.quantum_well.module import QuantumWell
 from zoo.pinn.reference import solve
 
@@ -35,7 +37,7 @@ def batch(nodes: int = 64) -> QuadratureBatch:
 @pytest.mark.slow
 @pytest.mark.parametrize("key", KEYS)
 def test_goldens_are_reached(in_tmp: Path, key: str) -> None:
-    """Relative energy error 1e-7 and L2 error 1e-4 of all golden states after two fifths of a config's training or less."""
+    """Relative energy error 1e-7 and L2 error 1e-4 of all golden states within 7 epochs."""
     golden = goldens()[key]
     parameters = [f"model.{name}={value}" for name, value in golden.parameters.items()]
     options = [f"model.states={len(golden.energies)}", "trainer.max_epochs=7", "run_dir=run"]
@@ -149,6 +151,18 @@ def test_table_and_python_function_give_the_same_states(in_tmp: Path) -> None:
     np.testing.assert_array_equal(again.energies, table.energies)  # type: ignore[attr-defined]
 
 
+def test_a_python_function_is_trained_with_any_trainer() -> None:
+    """Morse's potential, whose energies are V_e - (sqrt(V_e) - n - 1/2)^2."""
+    pl.seed_everything(0, verbose=False)
+    module = zoo.create_model(
+        "pinn/quantum-well", potential="function", V=lambda x: 25 * (1 - np.exp(-x)) ** 2, x_range=(-2.0, 8.0)
+    )
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = pl.Trainer(max_epochs=10, accelerator="cpu", enable_model_summary=False, **quiet)  # type: ignore[arg-type]
+    trainer.fit(module, zoo.create_data("pinn/quadrature"))
+    np.testing.assert_allclose(module.energies, [4.75, 12.75], rtol=1e-6)
+
+
 def test_units_only_scale_the_answer() -> None:
     """The same network weights in nanometres and electronvolts, in SI and in natural units."""
     found = []
@@ -190,6 +204,26 @@ def test_command_line_names_a_parameter_that_the_potential_lacks(zoo_command: An
     result = zoo_command("zoo.train", "config=pinn/infinite_well", "model.V0=3")
     assert result.returncode == 2
     assert "potential 'infinite_well' has no argument 'V0'" in result.stderr
+
+
+@pytest.mark.slow
+def test_command_lines_with_a_table(zoo_command: Any, tmp_path: Path) -> None:
+    """Train on a table of V and predict from the run folder, as the model card says."""
+    (tmp_path / "v.csv").write_text("x,V\n0,0\n1,0\n1,12\n1.6,12\n1.6,3\n3,3\n")
+    question = ["config=pinn/infinite_well", "model.potential=table", "model.L=null", "model.table=v.csv"]
+    small = ["model.states=2", "model.adam_epochs=1", "trainer.max_epochs=3", "run_dir=run"]
+    result = zoo_command("zoo.train", *question, *small)
+    assert result.returncode == 0, result.stderr
+    result = zoo_command("zoo.predict", "weights=run", "output=states.npz", "points=31")
+    assert result.returncode == 0, result.stderr
+    with np.load(tmp_path / "states.npz") as file:
+        assert file["psi"].shape == (2, 31)
+        exact = solve(make_potential("layers", widths=(1.0, 0.6, 1.4), layer_V=(0.0, 12.0, 3.0)), 2).energies
+        np.testing.assert_allclose(file["energies"], exact, rtol=1e-4)
+    (tmp_path / "v.csv").write_text("x,V\n0,0\n1,nan\n")
+    result = zoo_command("zoo.train", *question, *small)
+    assert result.returncode == 2
+    assert "v.csv: V is nan in sample 2" in result.stderr
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".csv", ".png"])
