@@ -19,6 +19,7 @@ from zoo.pinn.ritz import (
     interface_reach,
     make_grid,
     ritz,
+    ritz_of_frame,
     ritz_sum,
     space_residual,
     state_residuals,
@@ -123,6 +124,23 @@ def test_the_residual_of_a_space_is_the_sum_over_its_ritz_states() -> None:
     E, C = ritz(*gram(f, grid, ones))
     expected = (state_residuals(f @ C, grid, E) / (E - grid.v_min)).sum()
     torch.testing.assert_close(space_residual(f, grid, ones), expected, rtol=1e-9, atol=0)
+
+
+def test_linearly_dependent_functions_do_no_harm() -> None:
+    """Twice the same functions, mixed: the states of the space, and no others."""
+    torch.manual_seed(0)
+    potential = FiniteWell()
+    grid = make_grid(potential, NODE, WEIGHT)
+    u = exact_jets(potential, 3, grid)
+    expected, _ = ritz(*gram(u, grid, torch.ones(3, 3, dtype=torch.float64)))
+    doubled = torch.cat([u, u @ torch.randn(3, 3, dtype=torch.float64)], -1)
+    energies, vectors = ritz_of_frame(*gram(doubled, grid, torch.ones(6, 6, dtype=torch.float64)))
+    torch.testing.assert_close(energies[:3], expected, rtol=1e-9, atol=0)
+    assert energies[3:].isinf().all()
+    psi = doubled[0] @ vectors[:, :3]
+    overlap = psi.T @ (grid.weight.unsqueeze(1) * psi)
+    torch.testing.assert_close(overlap, torch.eye(3, dtype=torch.float64), rtol=0, atol=1e-8)
+    torch.testing.assert_close(ritz_of_frame(*gram(u, grid, torch.ones(3, 3).double()))[0], expected)
 
 
 def test_ritz_energies_lie_above_the_exact_ones() -> None:

@@ -135,6 +135,29 @@ def ritz(overlap: Tensor, energy: Tensor) -> tuple[Tensor, Tensor]:
     return energies, inverse.mT @ vectors
 
 
+def ritz_of_frame(overlap: Tensor, energy: Tensor, tolerance: float = 1e-10) -> tuple[Tensor, Tensor]:
+    """As `ritz`, for functions that may be linearly dependent.
+
+    Args:
+        overlap, energy: (..., K, K).
+        tolerance: directions whose overlap is below this fraction of the largest one, once all functions have
+            norm 1, are left out.
+
+    Returns:
+        Energies (..., K), infinite for as many states as there are directions left out, and coefficients (..., K, K).
+    """
+    norm = overlap.diagonal(dim1=-2, dim2=-1).rsqrt()
+    sizes, directions = torch.linalg.eigh(norm.unsqueeze(-1) * overlap * norm.unsqueeze(-2))
+    keep = sizes > tolerance * sizes[..., -1:]
+    frame = norm.unsqueeze(-1) * directions * torch.where(keep, sizes, torch.inf).rsqrt().unsqueeze(-2)
+    inside = frame.mT @ energy @ frame
+    # The directions left out are uncoupled now; above all others, they come last.
+    above = 2 * inside.diagonal(dim1=-2, dim2=-1).abs().sum(-1, keepdim=True) + 1
+    energies, vectors = torch.linalg.eigh(inside + torch.where(keep, 0.0, above).diag_embed())
+    left_out = torch.arange(energies.shape[-1], device=keep.device) >= keep.sum(-1, keepdim=True)
+    return energies.masked_fill(left_out, torch.inf), frame @ vectors
+
+
 def ritz_sum(overlap: Tensor, energy: Tensor) -> Tensor:
     """Sum of the Ritz energies, tr(S^-1 A): its minimum is the sum of the K lowest energies (Ky Fan).
 

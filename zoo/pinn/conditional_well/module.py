@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -21,11 +22,13 @@ from zoo.pinn.conditional_well.network import ConditionalWellNetwork
 from zoo.pinn.output import check_suffix, write_states
 from zoo.pinn.potentials import Array, FiniteWell
 from zoo.pinn.reference import signs
-from zoo.pinn.ritz import Grid, gram, ritz, ritz_sum, space_residual
+from zoo.pinn.ritz import Grid, gram, ritz_of_frame, ritz_sum, space_residual
 from zoo.pinn.states import States
 from zoo.pinn.two_phase import TwoPhaseModule
 from zoo.pinn.units import Units, energy_unit
 from zoo.registry import register_model
+
+_NEIGHBOURS = (0.8, 1.0, 1.25)  # strengths, relative to the well's, whose trial functions serve in an answer
 
 
 class WellEnergies(TypedDict):
@@ -47,8 +50,10 @@ class ConditionalWell(TwoPhaseModule):
     """The lowest states of any finite square well of a range, without training for it.
 
     In units of the well's width L the well (V0, L) in a box of length D is given by two numbers, its strength
-    g = V0 L^2 / (hbar^2/2m) and d = D / L, which the network takes as inputs. Asking for a well means one
-    evaluation at the quadrature nodes and a Rayleigh-Ritz step in the K functions that come out. The training is
+    g = V0 L^2 / (hbar^2/2m) and d = D / L, which the network takes as inputs. Asking for a well means evaluating
+    the K functions for it and for two neighbours, a little shallower and deeper, at the quadrature nodes, and a
+    Rayleigh-Ritz step in all of them: between the wells of the training there are lines in the plane of (g, d) on
+    which the K functions become linearly dependent, and one of the neighbours is off such a line. The training is
     that of `QuantumWell` averaged over a grid of wells.
 
     Args:
@@ -97,10 +102,15 @@ class ConditionalWell(TwoPhaseModule):
         return self._ritz(grid, g, d)[0][:, : self.answers]
 
     def _ritz(self, grid: Grid, g: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
-        """Energies (B, K) in units of hbar^2/2m / L^2, and coefficients (B, K, K) of the states."""
-        u = self.network.trial(self.network.inputs(grid.t, g, d))
-        energies, vectors = ritz(*gram(u, grid, self.same_parity))
+        """Energies (B, 3 K) in units of hbar^2/2m / L^2, and coefficients (B, 3 K, 3 K) of the states."""
+        u = self._frame(lambda t, g, d: self.network.trial(self.network.inputs(t, g, d)), grid.t, g, d)
+        same_parity = self.same_parity.repeat(len(_NEIGHBOURS), len(_NEIGHBOURS))
+        energies, vectors = ritz_of_frame(*gram(u, grid, same_parity))
         return energies * (4 / d**2).unsqueeze(1), vectors
+
+    def _frame(self, functions: Callable[[Tensor, Tensor, Tensor], Tensor], t: Tensor, g: Tensor, d: Tensor) -> Tensor:
+        """The functions (..., K) of a well and of its neighbours: (..., 3 K)."""
+        return torch.cat([functions(t, (ratio * g).clamp(*self.strength), d) for ratio in _NEIGHBOURS], -1)
 
     def training_step(self, batch: WellBatch, batch_idx: int) -> None:
         """So many iterations of the phase's optimiser, on all wells of the batch."""
@@ -209,7 +219,7 @@ class ConditionalWell(TwoPhaseModule):
         node, weight = (tensor.to(self.device) for tensor in self.rule)
         energies, vectors = self._ritz(well_grid(strength, box, node, weight), strength, box)
         t = torch.linspace(-1, 1, points, dtype=torch.float64, device=self.device)
-        psi = (self.network(t.unsqueeze(0), strength, box) @ vectors)[0, :, :states].T.cpu().numpy()
+        psi = (self._frame(self.network, t.unsqueeze(0), strength, box) @ vectors)[0, :, :states].T.cpu().numpy()
         psi = psi * signs(psi)[:, None] / math.sqrt(potential.D / 2)
         return {
             "x": t.cpu().numpy() * potential.D / 2,
