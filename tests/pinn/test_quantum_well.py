@@ -211,8 +211,8 @@ def test_command_lines_with_a_table(zoo_command: Any, tmp_path: Path) -> None:
     """Train on a table of V and predict from the run folder, as the model card says."""
     (tmp_path / "v.csv").write_text("x,V\n0,0\n1,0\n1,12\n1.6,12\n1.6,3\n3,3\n")
     question = ["config=pinn/infinite_well", "model.potential=table", "model.L=null", "model.table=v.csv"]
-    small = ["model.states=2", "model.adam_epochs=1", "trainer.max_epochs=3", "run_dir=run"]
-    result = zoo_command("zoo.train", *question, *small)
+    small = ["model.states=2", "model.adam_epochs=1", "trainer.max_epochs=3"]
+    result = zoo_command("zoo.train", *question, *small, "run_dir=run")
     assert result.returncode == 0, result.stderr
     result = zoo_command("zoo.predict", "weights=run", "output=states.npz", "points=31")
     assert result.returncode == 0, result.stderr
@@ -221,7 +221,7 @@ def test_command_lines_with_a_table(zoo_command: Any, tmp_path: Path) -> None:
         exact = solve(make_potential("layers", widths=(1.0, 0.6, 1.4), layer_V=(0.0, 12.0, 3.0)), 2).energies
         np.testing.assert_allclose(file["energies"], exact, rtol=1e-4)
     (tmp_path / "v.csv").write_text("x,V\n0,0\n1,nan\n")
-    result = zoo_command("zoo.train", *question, *small)
+    result = zoo_command("zoo.train", *question, *small, "run_dir=again")
     assert result.returncode == 2
     assert "v.csv: V is nan in sample 2" in result.stderr
 
