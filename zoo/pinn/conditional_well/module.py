@@ -252,8 +252,9 @@ class ConditionalWell(TwoPhaseModule):
             ConfigError: as `solve`.
         """
         check_suffix(output)
-        start = time.perf_counter()
         found = self.solve(V0, L, D, states, m, units, points)
+        start = time.perf_counter()
+        self.solve(V0, L, D, states, m, units, points)  # again, now that torch is warm
         seconds = time.perf_counter() - start
         potential = self._well(V0, L, D, energy_unit(1.0, m, units))
         write_states(output, potential, found["x"], found["psi"], found["energies"], units)
