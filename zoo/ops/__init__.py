@@ -1,5 +1,7 @@
 """Operations with a readable PyTorch reference and, where one exists, a fast kernel behind the same signature."""
 
-from zoo.ops.rational import Form, rational
+from zoo.ops.native import Implementation
+from zoo.ops.rational import rational
+from zoo.ops.rational_reference import Form
 
-__all__ = ["Form", "rational"]
+__all__ = ["Form", "Implementation", "rational"]
