@@ -18,8 +18,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test sees or changes the user's cache."""
-    monkeypatch.setenv("ZOO_CACHE", str(tmp_path_factory.mktemp("cache")))
+    """No test sees or changes the user's cache. Compiled kernels are shared by all tests of a run."""
+    cache = tmp_path_factory.mktemp("cache")
+    # Beside the folders of pytest-xdist's workers, which lie one level deeper than those of a single process.
+    base = tmp_path_factory.getbasetemp()
+    kernels = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "kernels"
+    kernels.mkdir(exist_ok=True)
+    (cache / "ops").symlink_to(kernels)
+    monkeypatch.setenv("ZOO_CACHE", str(cache))
 
 
 @pytest.fixture
