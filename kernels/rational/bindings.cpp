@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "../common/torch.h"
@@ -113,15 +114,18 @@ struct Prepared {
   }
 };
 
+// The best instruction set of this processor, limited as torch's own by ATEN_CPU_CAPABILITY=default or avx2.
 const Kernels& kernels() {
 #if defined(__x86_64__)
-  static const Kernels& best = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")
-                                   ? avx512_kernels
-                               : __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                                       __builtin_cpu_supports("f16c")
-                                   ? avx2_kernels
-                                   : baseline_kernels;
+  static const Kernels& best = []() -> const Kernels& {
+    const char* set = std::getenv("ATEN_CPU_CAPABILITY");
+    const std::string limit = set ? set : "";
+    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+    const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    if (avx2 && avx512 && limit != "avx2" && limit != "default") return avx512_kernels;
+    return avx2 && limit != "default" ? avx2_kernels : baseline_kernels;
+  }();
   return best;
 #else
   return baseline_kernels;

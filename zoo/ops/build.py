@@ -258,14 +258,11 @@ def _failure(name: str, log: Path) -> str:
 def _compile(name: str, toolchain: Toolchain, target: Path, log: Path) -> None:
     commands = compile_commands(name, toolchain, target.parent)
     objects = [command[command.index("-o") + 1] for command in commands]
-    library = Path(torch.__file__).parent / "lib"
-    linker = [toolchain.nvcc, "-ccbin", *toolchain.cxx] if toolchain.nvcc else [*toolchain.cxx]
-    link = [*linker, "-shared", "-o", str(target), *objects, f"-L{library}", "-ltorch_cpu", "-ldl"]
     try:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             finished = list(pool.map(_run, commands))
         if all(process.returncode == 0 for process in finished):
-            finished.append(_run(link))
+            finished.append(_run(link_command(toolchain, objects, target)))
     except OSError as error:
         raise BuildError(f"the compiler can't be started: {error}") from error
     if any(process.returncode for process in finished):
@@ -297,6 +294,13 @@ def compile_commands(name: str, toolchain: Toolchain, folder: Path) -> list[list
             output = folder / f"{source.stem}.cu.o"
             commands.append([*_nvcc(toolchain), *defines, "-c", str(source), "-o", str(output)])
     return commands
+
+
+def link_command(toolchain: Toolchain, objects: Sequence[str], target: Path) -> list[str]:
+    """The command that makes one shared object of the others."""
+    linker = [toolchain.nvcc, "-ccbin", *toolchain.cxx] if toolchain.nvcc else [*toolchain.cxx]
+    library = Path(torch.__file__).parent / "lib"
+    return [*linker, "-shared", "-o", str(target), *objects, f"-L{library}", "-ltorch_cpu", "-ldl"]
 
 
 def _nvcc(toolchain: Toolchain) -> list[str]:
