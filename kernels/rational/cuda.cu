@@ -20,23 +20,25 @@ constexpr int kMaxPasses = 64;     // ... and few enough for the rounding errors
 constexpr int kBlocksWanted = 1024;
 
 // How a problem is spread over blocks. A tile is a part of all rows: several groups, or a part of one.
+//
+// 64 bits only where they are needed: a division of such numbers takes a GPU a hundred instructions.
 struct Plan {
   Layout layout;
-  int packet;               // numbers
-  int64_t packets;          // of a group in a row
-  int64_t groups_per_tile;  // one of these two is 1
-  int64_t tiles_per_group;
-  int64_t tiles;
-  int width;        // packets of a tile in a row
-  int height;       // rows that a block handles at a time
-  int64_t passes;   // how many times it does
-  int64_t chunks;   // blocks below one another
-  int64_t out_stride;                    // numbers from row to row, and ...
+  int packet;           // numbers
+  int64_t packets;      // of a group in a row
+  int groups_per_tile;  // one of these two is 1
+  int tiles_per_group;
+  int tiles;
+  int width;       // packets of a tile in a row
+  int height;      // rows that a block handles at a time
+  int passes;      // how many times it does
+  int64_t chunks;  // blocks below one another
+  int64_t out_stride;                   // numbers from row to row, and ...
   int64_t x_step, grad_step, out_step;  // ... from pass to pass
 
   int threads() const { return (width * height + 31) / 32 * 32; }
   int64_t blocks() const { return tiles * chunks; }
-  int64_t slots() const { return tiles * groups_per_tile; }  // sums of one coefficient per chunk
+  int64_t slots() const { return static_cast<int64_t>(tiles) * groups_per_tile; }  // of sums per coefficient and chunk
 };
 
 Plan make_plan(const Problem& p, int packet) {
@@ -46,22 +48,21 @@ Plan make_plan(const Problem& p, int packet) {
   plan.packet = packet;
   plan.packets = layout.length / packet;
   if (plan.packets <= kThreads) {
+    const int64_t fit = kThreads / plan.packets;
     plan.tiles_per_group = 1;
-    plan.groups_per_tile = kThreads / plan.packets;
-    if (plan.groups_per_tile > layout.groups) plan.groups_per_tile = layout.groups;
-    plan.tiles = (layout.groups + plan.groups_per_tile - 1) / plan.groups_per_tile;
+    plan.tiles = static_cast<int>((layout.groups + fit - 1) / fit);
+    plan.groups_per_tile = static_cast<int>((layout.groups + plan.tiles - 1) / plan.tiles);
     plan.width = static_cast<int>(plan.groups_per_tile * plan.packets);
   } else {
     plan.groups_per_tile = 1;
-    plan.tiles_per_group = (plan.packets + kThreads - 1) / kThreads;
-    plan.tiles = layout.groups * plan.tiles_per_group;
+    plan.tiles_per_group = static_cast<int>((plan.packets + kThreads - 1) / kThreads);
+    plan.tiles = static_cast<int>(layout.groups * plan.tiles_per_group);
     plan.width = static_cast<int>((plan.packets + plan.tiles_per_group - 1) / plan.tiles_per_group);
   }
   plan.height = kThreads / plan.width;
   const int64_t heights = (layout.rows + plan.height - 1) / plan.height;
-  plan.passes = heights * plan.tiles / kBlocksWanted;
-  if (plan.passes > kMaxPasses) plan.passes = kMaxPasses;
-  if (plan.passes < kMinPasses) plan.passes = kMinPasses;
+  const int64_t passes = heights * plan.tiles / kBlocksWanted;
+  plan.passes = static_cast<int>(passes > kMaxPasses ? kMaxPasses : passes < kMinPasses ? kMinPasses : passes);
   plan.chunks = (heights + plan.passes - 1) / plan.passes;
   plan.out_stride = columns_of(layout);
   plan.x_step = p.x_stride * plan.height;
@@ -78,22 +79,24 @@ struct Place {
 };
 
 ZOO_DEVICE Place find_place(const Plan& plan) {
-  const int64_t tile = blockIdx.x % plan.tiles, chunk = blockIdx.x / plan.tiles;
+  const int tile = blockIdx.x % plan.tiles, chunk = blockIdx.x / plan.tiles;
   const int across = threadIdx.x % plan.width, down = threadIdx.x / plan.width;
   Place place;
   int64_t packet;  // within the group
   if (plan.tiles_per_group == 1) {
-    place.group = tile * plan.groups_per_tile + across / static_cast<int>(plan.packets);
-    packet = across % static_cast<int>(plan.packets);
+    const int packets = static_cast<int>(plan.packets);
+    place.group = static_cast<int64_t>(tile) * plan.groups_per_tile + across / packets;
+    packet = across % packets;
   } else {
     place.group = tile / plan.tiles_per_group;
-    packet = tile % plan.tiles_per_group * plan.width + across;
+    packet = static_cast<int64_t>(tile % plan.tiles_per_group) * plan.width + across;
   }
   place.column = place.group * plan.layout.length + packet * plan.packet;
-  place.row = chunk * plan.passes * plan.height + down;
-  const int64_t left = (plan.layout.rows - place.row + plan.height - 1) / plan.height;
-  const bool active = place.group < plan.layout.groups && packet < plan.packets && down < plan.height;
-  place.count = !active || left <= 0 ? 0 : static_cast<int>(left < plan.passes ? left : plan.passes);
+  place.row = static_cast<int64_t>(chunk) * (plan.passes * plan.height) + down;
+  const int64_t below = plan.layout.rows - place.row;  // rows from the first on
+  const int left = static_cast<int>(below < plan.passes * plan.height ? below : plan.passes * plan.height);
+  const bool active = place.group < plan.layout.groups && packet < plan.packets && down < plan.height && below > 0;
+  place.count = active ? (left + plan.height - 1) / plan.height : 0;
   return place;
 }
 
@@ -153,7 +156,7 @@ ZOO_DEVICE void reduce_block(const Plan& plan, const Scalar (&mine)[kSums], Scal
   __shared__ Scalar sums[kSums * kPitch];
   __shared__ Scalar partial[kThreads];
   const int64_t tile = blockIdx.x % plan.tiles, chunk = blockIdx.x / plan.tiles;
-  const int groups = static_cast<int>(plan.groups_per_tile), width = plan.width / groups;  // of one group
+  const int groups = plan.groups_per_tile, width = plan.width / groups;  // of one group
   const int pairs = kSums * groups;  // (coefficient, group)
   const int threads = blockDim.x, thread = threadIdx.x;
   const int parts = threads > pairs ? threads / pairs : 1;
@@ -229,7 +232,8 @@ __global__ void __launch_bounds__(kThreads, (kBlocks<M, N, Stored>))
       dx += in_flight * plan.out_step;
     };
     int left = place.count;
-    for (; left >= kInFlight<kPacket>; left -= kInFlight<kPacket>) rows(std::integral_constant<int, kInFlight<kPacket>>{});
+    constexpr int in_flight = kInFlight<kPacket>;
+    for (; left >= in_flight; left -= in_flight) rows(std::integral_constant<int, in_flight>{});
     for (; left > 0; --left) rows(std::integral_constant<int, 1>{});
   }
   constexpr int kSums = M + 1 + N;

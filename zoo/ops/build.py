@@ -249,7 +249,7 @@ def _read(target: Path, record: Path) -> Built | None:
 
 def _failure(name: str, log: Path) -> str:
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    errors = [line for line in lines if "error" in line.lower()] or lines
+    errors = [line for line in lines if "error:" in line or "undefined" in line] or lines
     return f"the kernels of '{name}' don't compile; all of the compiler's output is in {log}:\n" + "\n".join(
         errors[:_ERROR_LINES]
     )

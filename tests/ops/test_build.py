@@ -1,0 +1,225 @@
+"""Building kernels: the cache, and everything that can be wrong with it or with the compiler."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, RunCommand
+from zoo import assets
+from zoo.errors import ZooError
+from zoo.ops import build
+
+# A kernel that compiles in a moment, for the tests that need no more.
+SMALL = """
+extern "C" __attribute__((visibility("default"))) int answer() { return 42; }
+"""
+
+
+@pytest.fixture
+def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A tree of kernels with one op, ``small``, and a cache of its own."""
+    (tmp_path / "kernels/common").mkdir(parents=True)
+    (tmp_path / "kernels/small").mkdir()
+    (tmp_path / "kernels/small/bindings.cpp").write_text(SMALL)
+    monkeypatch.setattr(assets, "path", lambda *parts: tmp_path.joinpath(*parts))
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "kernels/small"
+
+
+@pytest.fixture(scope="module")
+def toolchain() -> build.Toolchain:
+    return build.find_toolchain(cuda=False)[0]
+
+
+def test_kernels_are_found() -> None:
+    assert "rational" in build.names()
+    assert "common" not in build.names()
+
+
+def test_an_object_is_built_once(sources: Path, toolchain: build.Toolchain) -> None:
+    first = build.build("small", toolchain)
+    modified = first.path.stat().st_mtime_ns
+    assert build.build("small", toolchain) == first
+    assert first.path.stat().st_mtime_ns == modified
+    assert not list(first.path.parent.glob(".building-*"))
+
+
+@pytest.mark.parametrize("change", ["source", "header", "compiler", "architectures"])
+def test_a_change_makes_another_object(sources: Path, toolchain: build.Toolchain, change: str) -> None:
+    first = build.build("small", toolchain)
+    if change == "source":
+        (sources / "bindings.cpp").write_text(SMALL.replace("42", "43"))
+    elif change == "header":
+        (sources.parent / "common/new.h").write_text("#pragma once\n")
+    elif change == "compiler":
+        toolchain = build.Toolchain(toolchain.cxx, "another version")
+    else:
+        toolchain = build.Toolchain(toolchain.cxx, toolchain.cxx_version, architectures=("9.0",))
+    assert build.build("small", toolchain).path != first.path
+
+
+@pytest.mark.parametrize("damage", ["truncated", "changed", "gone", "record"])
+def test_a_damaged_object_is_built_again(sources: Path, toolchain: build.Toolchain, damage: str) -> None:
+    built = build.build("small", toolchain)
+    content = built.path.read_bytes()
+    if damage == "truncated":
+        built.path.write_bytes(content[: len(content) // 2])
+    elif damage == "changed":
+        built.path.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+    elif damage == "gone":
+        built.path.unlink()
+    else:
+        built.path.with_suffix(".json").write_text("{")
+    again = build.build("small", toolchain)
+    assert again.path == built.path
+    assert again.path.read_bytes()[:4] == b"\x7fELF"
+
+
+def test_errors_of_the_compiler_are_told(sources: Path, toolchain: build.Toolchain) -> None:
+    (sources / "bindings.cpp").write_text("int broken( { return 1; }\n")
+    with pytest.raises(ZooError, match=r"'small' don't compile.*\.log:\n.*bindings\.cpp:1:\d+: error") as info:
+        build.build("small", toolchain)
+    log = next((sources.parents[1] / "cache/ops").glob("small-*.log"))
+    assert str(log) in str(info.value)
+    assert "-fPIC" in log.read_text()
+
+
+def test_unknown_op(toolchain: build.Toolchain) -> None:
+    with pytest.raises(ZooError, match="Did you mean 'rational'"):
+        build.build("ratoinal", toolchain)
+
+
+def test_a_cache_that_is_no_folder(sources: Path, toolchain: build.Toolchain) -> None:
+    (sources.parents[1] / "cache").write_text("")
+    with pytest.raises(ZooError, match="Set ZOO_CACHE"):
+        build.build("small", toolchain)
+
+
+def test_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(ZooError, match="no C\\+\\+ compiler was found"):
+        build.find_toolchain()
+    monkeypatch.setenv("CXX", "/nowhere/g++ -m64")
+    with pytest.raises(ZooError, match="/nowhere/g\\+\\+"):
+        build.find_toolchain()
+
+
+def test_no_nvcc_is_an_error_only_if_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "find_nvcc", lambda: None)
+    monkeypatch.setattr("torch.version.cuda", "13.0")
+    toolchain, why = build.find_toolchain()
+    assert toolchain.nvcc is None
+    assert "nvcc was not found" in why
+    with pytest.raises(ZooError, match="nvcc was not found"):
+        build.find_toolchain(cuda=True)
+
+
+SCRIPT = """
+import warnings, torch
+warnings.simplefilter("always")
+from zoo import ops
+from zoo.ops import native
+a, b = torch.randn(1, 6, requires_grad=True), torch.randn(8, 4, requires_grad=True)
+with warnings.catch_warnings(record=True) as caught:
+    for _ in range(3):
+        ops.rational(torch.randn(5, 16), a, b).sum().backward()
+print("warnings", sum("zoo.ops.rational" in str(w.message) for w in caught))
+for w in caught:
+    print(w.category.__name__, w.message)
+print("devices", native._loaded["rational"].devices if native._loaded else "not loaded")
+"""
+
+
+@pytest.fixture
+def run_script(tmp_path: Path) -> Callable[..., str]:
+    def run(**environment: str) -> str:
+        env = {**os.environ, "PYTHONPATH": str(ROOT), "ZOO_CACHE": str(tmp_path / "cache"), **environment}
+        done = subprocess.run(
+            [sys.executable, "-c", SCRIPT], env=env, capture_output=True, text=True, check=False, cwd=tmp_path
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
+
+
+def test_without_a_compiler_one_warning_and_the_reference(run_script: Callable[..., str]) -> None:
+    output = run_script(PATH="", CXX="")
+    assert "warnings 1" in output
+    assert "RuntimeWarning zoo.ops.rational runs its reference implementation on cpu" in output
+    assert "Install g++" in output
+    assert "devices ()" in output
+
+
+def test_a_broken_compiler_is_no_more_than_a_warning(run_script: Callable[..., str], tmp_path: Path) -> None:
+    compiler = tmp_path / "bad-compiler"
+    compiler.write_text(
+        '#!/bin/sh\n[ "$1" = --version ] && echo bad 1.0 && exit 0\necho "error: I am broken"; exit 1\n'
+    )
+    compiler.chmod(0o755)
+    output = run_script(CXX=str(compiler))
+    assert "warnings 1" in output
+    assert "error: I am broken" in output
+
+
+def test_the_reference_by_choice_builds_nothing_and_warns_of_nothing(
+    run_script: Callable[..., str], tmp_path: Path
+) -> None:
+    output = run_script(ZOO_OPS="reference", PATH="")
+    assert "warnings 0" in output
+    assert "not loaded" in output
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.slow
+def test_a_corrupted_object_is_rebuilt_before_it_is_loaded(run_script: Callable[..., str], tmp_path: Path) -> None:
+    assert "devices ('cpu'" in run_script()
+    (built,) = (tmp_path / "cache/ops").glob("rational-*.so")
+    built.write_bytes(built.read_bytes()[:5000])
+    assert "devices ('cpu'" in run_script()
+    assert built.stat().st_size > 5000
+
+
+@pytest.mark.slow
+def test_two_processes_build_at_once(tmp_path: Path) -> None:
+    """One compiles, the other waits for it: a wrapper around the compiler counts its calls."""
+    compiler, calls = tmp_path / "counting-g++", tmp_path / "calls"
+    cxx = build.find_cxx()[0]
+    compiler.write_text(f'#!/bin/sh\n[ "$1" = --version ] || echo x >> {calls}\nexec {" ".join(cxx)} "$@"\n')
+    compiler.chmod(0o755)
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "ZOO_CACHE": str(tmp_path / "cache"), "CXX": str(compiler)}
+    processes = [
+        subprocess.Popen([sys.executable, "-c", SCRIPT], env=env, stdout=subprocess.PIPE, text=True) for _ in range(2)
+    ]
+    outputs = [process.communicate()[0] for process in processes]
+    assert all("warnings 0" in output and "devices ('cpu'" in output for output in outputs), outputs
+    toolchain = build.find_toolchain(cuda=False)[0]
+    commands = build.compile_commands("rational", toolchain, tmp_path)
+    assert len(calls.read_text().split()) == len(commands) + 1  # and the linker
+
+
+def test_command_line(zoo_command: RunCommand) -> None:
+    done = zoo_command("zoo.ops", "info")
+    assert done.returncode == 0, done.stderr
+    assert "rational" in done.stdout
+    assert "compiled (" in done.stdout
+    done = zoo_command("zoo.ops", "info", ZOO_OPS="reference")
+    assert "ZOO_OPS=reference is set" in done.stdout
+    done = zoo_command("zoo.ops", "build", "rational", "cuda=false")
+    assert done.returncode == 0, done.stderr
+    assert "built in" in done.stdout
+    for arguments, message in (
+        (["bild"], "Did you mean 'build'"),
+        (["build", "rat"], "Did you mean 'rational'|Known: "),
+        (["build", "cuda=yes"], "cuda=true or cuda=false"),
+        ([], "usage"),
+    ):
+        done = zoo_command("zoo.ops", *arguments)
+        assert done.returncode == 2
+        assert any(part in done.stderr for part in message.split("|"))
