@@ -24,9 +24,9 @@ FORMS = ("A", "B", "legacy_cpu")
 
 def evaluate(x: Tensor, numerator: Tensor, denominator: Tensor, form: Form = "A", dim: int = -1) -> Tensor:
     """y = P(x) / Q(x), computed in the coefficients' dtype and returned in that of `x`."""
-    grouped = _group(x, numerator, denominator, dim)
-    q = _denominator(grouped, denominator, form).value
-    return _ungroup(_horner(grouped, _columns(numerator)) / q, x, dim)
+    rows = _to_rows(x, numerator, denominator, dim)
+    q = _denominator(rows, denominator, form).value
+    return _from_rows(_horner(rows, _columns(numerator)) / q, x, dim)
 
 
 def differentiate(
@@ -36,16 +36,16 @@ def differentiate(
 
     It is built of differentiable operations, so that it can be differentiated again.
     """
-    grouped, g = _group(x, numerator, denominator, dim), _group(grad, numerator, denominator, dim)
+    rows, g = (_to_rows(t, numerator, denominator, dim) for t in (x, grad))
     a = _columns(numerator)
-    q = _denominator(grouped, denominator, form)
+    q = _denominator(rows, denominator, form)
     u = g / q.value
-    t = -u * _horner(grouped, a) / q.value
-    slope = _horner(grouped, _derivative(a)) if len(a) > 1 else torch.zeros_like(grouped)
-    dx = u * slope + t * q.slope
-    da = _moments(u, grouped, range(len(a)), numerator)
+    t = -u * _horner(rows, a) / q.value
+    slope = _horner(rows, _derivative(a)) if len(a) > 1 else torch.zeros_like(rows)
+    dx = torch.addcmul(t * q.slope, u, slope)
+    da = _moments(u, rows, range(len(a)), numerator)
     db = _moments(t * q.factor, q.base, range(1, denominator.shape[1] + 1), denominator) * q.sign
-    return _ungroup(dx, x, dim), da, db
+    return _from_rows(dx, x, dim), da, db
 
 
 class _Rational(torch.autograd.Function):
@@ -92,15 +92,18 @@ def push_forward(function: Callable[..., Any], inputs: tuple[Tensor, ...], tange
     return torch.func.vjp(pull_back, zeros)[1](known)[0]
 
 
-def _group(x: Tensor, numerator: Tensor, denominator: Tensor, dim: int) -> Tensor:
-    """(..., D, ...) -> (..., G, D / G): the coefficients of a group then broadcast over its channels."""
+def _to_rows(x: Tensor, numerator: Tensor, denominator: Tensor, dim: int) -> Tensor:
+    """(..., D, ...) -> (G, all elements of a group): coefficients broadcast along rows, and sums run along them."""
     groups = max(numerator.shape[0], denominator.shape[0])
-    moved = x.movedim(dim, -1)
-    return moved.unflatten(-1, (groups, moved.shape[-1] // groups)).to(numerator.dtype)
+    channels_last = x.movedim(dim, -1)
+    grouped = channels_last.unflatten(-1, (groups, channels_last.shape[-1] // groups))
+    return grouped.movedim(-2, 0).flatten(1).to(numerator.dtype)
 
 
-def _ungroup(grouped: Tensor, like: Tensor, dim: int) -> Tensor:
-    return grouped.flatten(-2).movedim(-1, dim).to(like.dtype)
+def _from_rows(rows: Tensor, like: Tensor, dim: int) -> Tensor:
+    channels_last = like.movedim(dim, -1).shape
+    grouped = rows.reshape(len(rows), *channels_last[:-1], channels_last[-1] // len(rows))
+    return grouped.movedim(0, -2).flatten(-2).movedim(-1, dim).to(like.dtype)
 
 
 def _sign(v: Tensor) -> Tensor:
@@ -117,7 +120,7 @@ def _horner(x: Tensor, coefficients: list[Tensor]) -> Tensor:
 
 
 def _columns(coefficients: Tensor) -> list[Tensor]:
-    """(G, k) -> k tensors of shape (G, 1), which broadcast against (..., G, D / G)."""
+    """(G, k) -> k tensors of shape (G, 1), which broadcast against rows."""
     return list(coefficients.unsqueeze(-1).unbind(1))
 
 
@@ -144,18 +147,18 @@ def _denominator(x: Tensor, denominator: Tensor, form: Form) -> _Denominator:
         return _Denominator(1 + inner * outer, outer * _horner(x, _derivative([b[0], *b])), 1.0, outer, x)
     sign = _sign(denominator)
     b = _columns(denominator * sign)
-    base, turn = (x * _sign(x), _sign(x)) if form == "A" else (x, torch.ones_like(x))
+    turn = _sign(x) if form == "A" else 1.0
+    base = x * turn
     q = _horner(base, [torch.ones_like(b[0]), *b])
     return _Denominator(q, turn * _horner(base, _derivative([b[0], *b])), sign, 1.0, base)
 
 
 def _moments(weight: Tensor, x: Tensor, powers: range, like: Tensor) -> Tensor:
-    """sum over elements of weight * x^k for each k, per group: the gradient of the coefficients `like`."""
-    over = [d for d in range(x.ndim) if d != x.ndim - 2]  # all but the group dimension
+    """sum over a row of weight * x^k for each k: the gradient of the coefficients `like`."""
     term = weight * x if powers.start == 1 else weight
     sums = []
-    for _ in powers:
-        sums.append(term.sum(over))
-        term = term * x
+    for k in powers:
+        sums.append(term.sum(1))
+        term = term * x if k < powers[-1] else term
     gradient = torch.stack(sums, -1)  # (G, k)
     return gradient.sum(0, keepdim=True) if like.shape[0] == 1 else gradient

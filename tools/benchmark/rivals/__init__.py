@@ -1,0 +1,1 @@
+"""Algorithms of others, written from their descriptions, to measure ours against."""
