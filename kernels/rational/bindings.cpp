@@ -1,4 +1,5 @@
-// torch ops zoo::rational and zoo::rational_backward; zoo/ops/rational.py has their schemas and documentation.
+// The kernels of torch's ops zoo::rational and zoo::rational_backward, which zoo/ops/rational_op.py defines and
+// documents. Those named ..._kernel are the same without a derivative.
 
 #include <algorithm>
 #include <cstdlib>
@@ -68,8 +69,8 @@ struct Rows {
 };
 
 void check(const Tensor& x, const Tensor& numerator, const Tensor& denominator, int64_t dim) {
-  const bool matrices = numerator.dim() == 2 && denominator.dim() == 2 && numerator.numel() > 0 && denominator.numel() > 0;
-  STD_TORCH_CHECK(matrices, "rational: coefficients are matrices of one row per group");
+  STD_TORCH_CHECK(numerator.dim() == 2 && denominator.dim() == 2 && numerator.numel() > 0 && denominator.numel() > 0,
+                  "rational: coefficients are matrices of one row per group");
   const int64_t groups = std::max(numerator.size(0), denominator.size(0));
   STD_TORCH_CHECK(dim >= 0 && dim < x.dim() && x.size(dim) % groups == 0, "rational: ", groups,
                   " groups don't divide the channels");
@@ -170,9 +171,11 @@ void finish(const Problem& p, const Chunks& chunks, const std::vector<double>& s
     for (int64_t row = 0; row < rows; ++row) {
       for (int64_t column = 0; column < columns; ++column) {
         double total = 0;
-        for (int64_t g = row; g < (rows == 1 ? p.layout.groups : row + 1); ++g) total += totals[g * count + from + column];
-        const Scalar value = static_cast<const Scalar*>(values)[row * columns + column];
-        static_cast<Scalar*>(grads)[row * columns + column] = static_cast<Scalar>(by_sign && value < 0 ? -total : total);
+        const int64_t end = rows == 1 ? p.layout.groups : row + 1;  // a shared row has all groups' share
+        for (int64_t group = row; group < end; ++group) total += totals[group * count + from + column];
+        const int64_t index = row * columns + column;
+        if (by_sign && static_cast<const Scalar*>(values)[index] < 0) total = -total;
+        static_cast<Scalar*>(grads)[index] = static_cast<Scalar>(total);
       }
     }
   };
@@ -250,7 +253,8 @@ Gradients differentiate_cuda(const Tensor& grad, const Tensor& x, const Tensor& 
   }
   const int64_t bytes = static_cast<int64_t>(cuda_workspace(prepared.problem));
   const Tensor workspace = torch::stable::new_empty(x, {bytes}, ScalarType::Byte);
-  check_launch(cuda_differentiate(prepared.problem, workspace.mutable_data_ptr(), current_cuda_stream(x.get_device_index())));
+  void* stream = current_cuda_stream(x.get_device_index());
+  check_launch(cuda_differentiate(prepared.problem, workspace.mutable_data_ptr(), stream));
   return gradients;
 }
 
@@ -265,13 +269,21 @@ extern "C" __attribute__((visibility("default"))) const char* zoo_instruction_se
 }
 
 STABLE_TORCH_LIBRARY_IMPL(zoo, CPU, m) {
-  m.impl("rational", TORCH_BOX(&zoo::rational::evaluate_cpu));
-  m.impl("rational_backward", TORCH_BOX(&zoo::rational::differentiate_cpu));
+  for (const char* name : {"rational", "rational_kernel"}) {
+    m.impl(name, TORCH_BOX(&zoo::rational::evaluate_cpu));
+  }
+  for (const char* name : {"rational_backward", "rational_backward_kernel"}) {
+    m.impl(name, TORCH_BOX(&zoo::rational::differentiate_cpu));
+  }
 }
 
 #ifdef ZOO_CUDA
 STABLE_TORCH_LIBRARY_IMPL(zoo, CUDA, m) {
-  m.impl("rational", TORCH_BOX(&zoo::rational::evaluate_cuda));
-  m.impl("rational_backward", TORCH_BOX(&zoo::rational::differentiate_cuda));
+  for (const char* name : {"rational", "rational_kernel"}) {
+    m.impl(name, TORCH_BOX(&zoo::rational::evaluate_cuda));
+  }
+  for (const char* name : {"rational_backward", "rational_backward_kernel"}) {
+    m.impl(name, TORCH_BOX(&zoo::rational::differentiate_cuda));
+  }
 }
 #endif
