@@ -117,6 +117,16 @@ ZOO_INLINE void for_each_tile(const Chunk& chunk, Tile* tiles, int64_t count, Bo
   }
 }
 
+// Fetches the same place in the next block of rows. Past the end of the memory this does nothing.
+template <class Stored>
+ZOO_INLINE void fetch_ahead(const Stored* input, int64_t stride, int64_t rows) {
+  __builtin_prefetch(input + rows * stride);
+}
+template <class Stored>
+ZOO_INLINE void fetch_ahead_to_write(Stored* output, int64_t stride, int64_t rows) {
+  __builtin_prefetch(output + rows * stride, 1);
+}
+
 // Calls at(row, column, lanes) for the vectors of a tile; `lanes` is a constant but for the last of a row.
 template <int lanes, class Tile, class At>
 ZOO_INLINE void for_each_vector(const Tile& tile, int64_t row, int64_t row_end, At at) {
@@ -136,6 +146,7 @@ template <int M, int N, class Stored>
 void evaluate_chunk(const Problem& p, const Chunk& chunk, void* scratch) {
   auto* tiles = static_cast<Tile<M, N, Stored>*>(scratch);
   const int64_t count = make_tiles(p, chunk, tiles), x_stride = p.x_stride, y_stride = columns_of(p.layout);
+  const int64_t ahead = rows_per_block(chunk);
   const Stored* x_base = static_cast<const Stored*>(p.x);
   Stored* y_base = static_cast<Stored*>(p.out);
   for_each_tile(chunk, tiles, count, [=](const Tile<M, N, Stored>& tile, int64_t row_begin, int64_t row_end) {
@@ -144,6 +155,8 @@ void evaluate_chunk(const Problem& p, const Chunk& chunk, void* scratch) {
       const Stored* x = x_base + row * x_stride + column;
       Stored* y = y_base + row * y_stride + column;
       if (lanes == kLanes<Stored>) {
+        fetch_ahead(x, x_stride, ahead);
+        fetch_ahead_to_write(y, y_stride, ahead);
         store(y, evaluate(c, load(x)));
       } else {
         store(y, evaluate(c, load(x, lanes)), lanes);
@@ -169,10 +182,9 @@ void differentiate_chunk(const Problem& p, const Chunk& chunk, void* scratch, do
       const Stored* g = g_base + row * g_stride + column;
       Stored* dx = dx_base + row * dx_stride + column;
       if (lanes == kLanes<Stored>) {
-        // The same place in the next block of rows. Past the end of the memory this does nothing.
-        __builtin_prefetch(x + ahead * x_stride);
-        __builtin_prefetch(g + ahead * g_stride);
-        __builtin_prefetch(dx + ahead * dx_stride, 1);
+        fetch_ahead(x, x_stride, ahead);
+        fetch_ahead(g, g_stride, ahead);
+        fetch_ahead_to_write(dx, dx_stride, ahead);
         store(dx, differentiate(c, load(x), load(g), sums));
       } else {
         // Lanes without data hold x = g = 0 and add nothing to the sums.
