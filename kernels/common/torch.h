@@ -25,7 +25,7 @@ inline void* current_cuda_stream(int32_t device) {
   }();
   STD_TORCH_CHECK(function != nullptr, "torch's CUDA library doesn't tell its current stream");
   void* stream = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(function(device, &stream));
+  STD_TORCH_CHECK(function(device, &stream) == AOTI_TORCH_SUCCESS, "torch doesn't tell the device's current stream");
   return stream;
 }
 

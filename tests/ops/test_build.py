@@ -112,7 +112,7 @@ def test_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_no_nvcc_is_an_error_only_if_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build, "find_nvcc", lambda: None)
-    monkeypatch.setattr("torch.version.cuda", "13.0")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     toolchain, why = build.find_toolchain()
     assert toolchain.nvcc is None
     assert "nvcc was not found" in why
@@ -188,10 +188,10 @@ def test_a_corrupted_object_is_rebuilt_before_it_is_loaded(run_script: Callable[
 
 @pytest.mark.slow
 def test_two_processes_build_at_once(tmp_path: Path) -> None:
-    """One compiles, the other waits for it: a wrapper around the compiler counts its calls."""
-    compiler, calls = tmp_path / "counting-g++", tmp_path / "calls"
-    cxx = build.find_cxx()[0]
-    compiler.write_text(f'#!/bin/sh\n[ "$1" = --version ] || echo x >> {calls}\nexec {" ".join(cxx)} "$@"\n')
+    """One compiles, the other waits for it: a wrapper around the compiler records its calls."""
+    compiler, calls = tmp_path / "recording-g++", tmp_path / "calls"
+    cxx = " ".join(build.find_cxx()[0])
+    compiler.write_text(f'#!/bin/sh\necho "$@" >> {calls}\nexec {cxx} "$@"\n')
     compiler.chmod(0o755)
     env = {**os.environ, "PYTHONPATH": str(ROOT), "ZOO_CACHE": str(tmp_path / "cache"), "CXX": str(compiler)}
     processes = [
@@ -199,9 +199,7 @@ def test_two_processes_build_at_once(tmp_path: Path) -> None:
     ]
     outputs = [process.communicate()[0] for process in processes]
     assert all("warnings 0" in output and "devices ('cpu'" in output for output in outputs), outputs
-    toolchain = build.find_toolchain(cuda=False)[0]
-    commands = build.compile_commands("rational", toolchain, tmp_path)
-    assert len(calls.read_text().split()) == len(commands) + 1  # and the linker
+    assert sum("bindings.cpp" in call for call in calls.read_text().splitlines()) == 1
 
 
 def test_command_line(zoo_command: RunCommand) -> None:

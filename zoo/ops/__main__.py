@@ -16,7 +16,7 @@ usage: python -m zoo.ops info                             which implementation o
        python -m zoo.ops build [NAME ...] [cuda=true]     compile kernels into the cache, all of them by default
 
 Kernels are otherwise compiled when an op is first used. cuda=true builds CUDA kernels (for compute capability
-8.0, 9.0 and later, or TORCH_CUDA_ARCH_LIST) although this torch can't use them; cuda=false leaves them out.
+8.0, 9.0 and later, or TORCH_CUDA_ARCH_LIST) on a machine without a GPU, too; cuda=false leaves them out.
 The compilers are CXX, g++, c++ or clang++, and nvcc from CUDA_HOME or the PATH.
 """
 
@@ -77,7 +77,7 @@ def build_all(names: list[str], cuda: bool | None) -> None:
 
     Args:
         names: folders of ``kernels/``.
-        cuda: whether with CUDA kernels; None for "if this torch can use them".
+        cuda: whether with CUDA kernels; None for "if torch sees a GPU".
 
     Raises:
         BuildError: no compiler, or it reports errors.
@@ -88,7 +88,7 @@ def build_all(names: list[str], cuda: bool | None) -> None:
     if toolchain.nvcc:
         out.print(f"CUDA  {toolchain.nvcc_version}, for {', '.join(toolchain.architectures)} and later")
     else:
-        out.print(f"CUDA  none: {why_no_cuda}")
+        out.print(f"CUDA  no kernels: {why_no_cuda}")
     for name in names:
         built = build.build(name, toolchain)
         out.print(f"{name}: {built.path} ({', '.join(built.devices)}; built in {built.seconds:g} s)")

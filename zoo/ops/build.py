@@ -5,7 +5,7 @@ The sources of an op are the files of ``kernels/<op>/`` by their endings:
 - ``*.simd.cpp`` is compiled once per instruction set of the processor family, with ``ZOO_ISA`` defined as
   the set's name; which one runs is chosen when the object is loaded, so that the object is safe to move;
 - any other ``*.cpp`` is compiled once;
-- ``*.cu`` is compiled if there is nvcc and torch is built for CUDA; ``ZOO_CUDA`` is then defined everywhere.
+- ``*.cu`` is compiled if there is a GPU and nvcc, or on request; ``ZOO_CUDA`` is then defined everywhere.
 
 They use nothing of torch but its stable ABI (``kernels/common/torch.h``), so an object serves every torch from
 2.11 on, and one with CUDA kernels also loads on a machine without a GPU.
@@ -126,7 +126,7 @@ def find_toolchain(cuda: bool | None = None) -> tuple[Toolchain, str]:
     """The compilers, and why there is none for CUDA (empty if there is).
 
     Args:
-        cuda: whether to build CUDA kernels; None for "if torch can use them".
+        cuda: whether to build CUDA kernels; None for "if torch sees a GPU".
 
     Raises:
         BuildError: no C++ compiler, another system than Linux, or no nvcc though `cuda` is True.
@@ -134,10 +134,10 @@ def find_toolchain(cuda: bool | None = None) -> tuple[Toolchain, str]:
     if not sys.platform.startswith("linux"):
         raise BuildError(f"kernels are built on Linux only, not on {sys.platform}.")
     cxx, cxx_version = find_cxx()
-    if cuda is None and torch.version.cuda is None:
-        return Toolchain(cxx, cxx_version), "this torch is built without CUDA"
+    if cuda is None and not torch.cuda.is_available():
+        return Toolchain(cxx, cxx_version), "torch sees no GPU."
     if cuda is False:
-        return Toolchain(cxx, cxx_version), "it was asked for without CUDA"
+        return Toolchain(cxx, cxx_version), "they were not asked for."
     nvcc = find_nvcc()
     if nvcc is None:
         why = (

@@ -74,11 +74,8 @@ def rational(
         raise ValueError(f"there is no form {form!r}: use 'A', 'B' or 'legacy_cpu'")
     m, n = _check(x, numerator, denominator, dim)
     device = x.device
-    if (
-        torch.amp.is_autocast_available(device.type)
-        and torch.is_autocast_enabled(device.type)
-        and x.dtype != torch.float64
-    ):
+    # Autocast doesn't know of meta tensors.
+    if device.type != "meta" and torch.is_autocast_enabled(device.type) and x.dtype != torch.float64:
         x = x.to(torch.float32 if fp32_io else torch.get_autocast_dtype(device.type))
     computed = _COMPUTED[x.dtype]
     if numerator.dtype != computed or denominator.dtype != computed:
