@@ -149,7 +149,13 @@ __global__ void __launch_bounds__(kThreads) evaluate_kernel(const Plan plan, con
   for (; left > 0; --left) rows(std::integral_constant<int, 1>{});
 }
 
-// Adds up the block's sums per group and writes them to the workspace, [slot][coefficient][chunk].
+// Where the workspace holds a sum: [coefficient][slot][chunk], so that the sums of one coefficient of a group, or of
+// all groups, lie side by side.
+ZOO_DEVICE int64_t place_of_sum(const Plan& plan, int64_t coefficient, int64_t slot, int64_t chunk) {
+  return (coefficient * plan.tiles * plan.groups_per_tile + slot) * plan.chunks + chunk;
+}
+
+// Adds up the block's sums per group and writes them to the workspace.
 template <int kSums, class Scalar>
 ZOO_DEVICE void reduce_block(const Plan& plan, const Scalar (&mine)[kSums], Scalar* workspace) {
   constexpr int kPitch = kThreads + 1;  // coefficients of one thread lie in different banks
@@ -180,7 +186,7 @@ ZOO_DEVICE void reduce_block(const Plan& plan, const Scalar (&mine)[kSums], Scal
       }
     }
     if (parts == 1) {
-      workspace[((tile * groups + group) * kSums + k) * plan.chunks + chunk] = total;
+      workspace[place_of_sum(plan, k, tile * groups + group, chunk)] = total;
     } else {
       partial[task] = total;
     }
@@ -190,7 +196,7 @@ ZOO_DEVICE void reduce_block(const Plan& plan, const Scalar (&mine)[kSums], Scal
   if (thread < pairs) {
     Scalar total = 0;
     for (int part = 0; part < parts; ++part) total += partial[part * pairs + thread];
-    workspace[((tile * groups + thread % groups) * kSums + thread / groups) * plan.chunks + chunk] = total;
+    workspace[place_of_sum(plan, thread / groups, tile * groups + thread % groups, chunk)] = total;
   }
 }
 
@@ -257,14 +263,13 @@ __global__ void __launch_bounds__(kThreads) finish_kernel(const Plan plan, const
   const bool shared = (of_numerator ? p.numerator_rows : p.denominator_rows) == 1;
   const int64_t k = of_numerator ? index % count : M + 1 + index % count;
   const int64_t group_begin = shared ? 0 : index / count, group_end = shared ? plan.layout.groups : group_begin + 1;
-  // A group's slots lie side by side, whether it has its part of one tile or several tiles.
-  const Scalar* from = static_cast<const Scalar*>(workspace);
+  // A group's slots: its part of one tile, or all of several tiles.
+  const Scalar* sums = static_cast<const Scalar*>(workspace);
+  const int64_t begin = place_of_sum(plan, k, group_begin * plan.tiles_per_group, 0);
+  const int64_t end = place_of_sum(plan, k, group_end * plan.tiles_per_group, 0);
   double total = 0;
-  for (int64_t slot = group_begin * plan.tiles_per_group; slot < group_end * plan.tiles_per_group; ++slot) {
-    const Scalar* sums = from + (slot * (M + 1 + N) + k) * plan.chunks;
 #pragma unroll 4
-    for (int64_t chunk = thread; chunk < plan.chunks; chunk += kThreads) total += sums[chunk];
-  }
+  for (int64_t at = begin + thread; at < end; at += kThreads) total += sums[at];
   totals[thread] = total;
   for (int half = kThreads / 2; half > 0; half /= 2) {
     __syncthreads();
