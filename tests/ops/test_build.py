@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,7 +14,8 @@ import pytest
 from tests.conftest import ROOT, RunCommand
 from zoo import assets
 from zoo.errors import ZooError
-from zoo.ops import build
+from zoo.ops import build, native
+from zoo.ops.__main__ import main
 
 # A kernel that compiles in a moment, for the tests that need no more.
 SMALL = """
@@ -179,10 +181,14 @@ def test_the_reference_by_choice_builds_nothing_and_warns_of_nothing(
 
 @pytest.mark.slow
 def test_a_corrupted_object_is_rebuilt_before_it_is_loaded(run_script: Callable[..., str], tmp_path: Path) -> None:
+    whole = native.load("rational").built
+    assert whole is not None
+    cache = tmp_path / "cache/ops"
+    cache.mkdir(parents=True)
+    (cache / whole.path.name).write_bytes(whole.path.read_bytes()[:5000])
+    shutil.copy(whole.path.with_suffix(".json"), cache)
     assert "devices ('cpu'" in run_script()
-    (built,) = (tmp_path / "cache/ops").glob("rational-*.so")
-    built.write_bytes(built.read_bytes()[:5000])
-    assert "devices ('cpu'" in run_script()
+    (built,) = cache.glob("rational-*.so")
     assert built.stat().st_size > 5000
 
 
@@ -212,12 +218,17 @@ def test_command_line(zoo_command: RunCommand) -> None:
     done = zoo_command("zoo.ops", "build", "rational", "cuda=false")
     assert done.returncode == 0, done.stderr
     assert "built in" in done.stdout
-    for arguments, message in (
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
         (["bild"], "Did you mean 'build'"),
-        (["build", "rat"], "Did you mean 'rational'|Known: "),
+        (["build", "ratoinal"], "Did you mean 'rational'"),
         (["build", "cuda=yes"], "cuda=true or cuda=false"),
         ([], "usage"),
-    ):
-        done = zoo_command("zoo.ops", *arguments)
-        assert done.returncode == 2
-        assert any(part in done.stderr for part in message.split("|"))
+    ],
+)
+def test_command_line_with_bad_arguments(arguments: list[str], message: str) -> None:
+    with pytest.raises(ZooError, match=message):
+        main(arguments)

@@ -168,7 +168,7 @@ class Emulation:
         ((9, 3072), 8, torch.bfloat16, {"packet": 8, "groups_per_tile": 4, "width": 192, "tiles": 2}),
         # Groups that no packet divides; the last tile is not full.
         ((20, 7 * 45), 7, torch.float32, {"packet": 1, "groups_per_tile": 4, "tiles": 2}),
-        ((3, 600), 600, torch.bfloat16, {"packet": 1, "groups_per_tile": 200, "tiles": 3}),
+        ((3, 300), 300, torch.bfloat16, {"packet": 1, "groups_per_tile": 150, "tiles": 2}),
         # More passes than the smallest number, so that the rows of a block are not all taken.
         ((9000, 8), 1, torch.float64, {"packet": 2, "width": 4, "height": 64, "passes": 8, "chunks": 18}),
     ],
