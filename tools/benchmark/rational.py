@@ -18,6 +18,7 @@ from tools.benchmark.rivals.rational import horner
 from tools.benchmark.timing import interleaved
 from zoo import ops
 from zoo.errors import ConfigError
+from zoo.ops import native
 
 GROUPS = 8
 CPU_SHAPES = ((16, 197, 768), (64, 197, 384), (8, 197, 3072), (64, 197, 192))
@@ -103,6 +104,7 @@ def _contenders(problem: Problem, compiled: bool) -> dict[str, Callable[[], obje
 def _run_gpu(dtype: torch.dtype, repeats: int, compiled: bool) -> Report:
     name = torch.cuda.get_device_name()
     report = Report(f"rational, {GROUPS} groups, {dtype}, 128x197 rows, {name}, ms", reference="zoo")
+    native.require("rational", torch.device("cuda"))
     speed = _copy_speed()
     for width in GPU_WIDTHS:
         problem = make_problem((128, 197, width), dtype, "cuda")
@@ -147,10 +149,7 @@ def _gpu_contenders(problem: Problem, compiled: bool) -> tuple[dict[str, Callabl
             ("Triton, FlashKAT's tiles", TritonRational(atomic=False)),
         ):
             forward[name] = lambda rival=rival: rival.forward(x, a, b)  # type: ignore[misc]
-            both[name] = lambda rival=rival: (  # type: ignore[misc]
-                rival.forward(x, a, b),
-                rival.backward(grad, x, a, b),
-            )
+            both[name] = lambda rival=rival: rival.backward(grad, rival.forward(x, a, b)[1], a, b)  # type: ignore[misc]
     return forward, both
 
 

@@ -2,8 +2,8 @@
 
 Yang and Wang's kernel (arXiv 2409.10594) adds each element's share of the coefficients' gradients to global memory
 atomically. FlashKAT's (Raffel and Chen, arXiv 2505.13813) gives a block 64 rows of one group, adds up tiles of
-64 x 64 elements and uses atomics once per block. Both take and return
-float32: under mixed precision, tensors are cast before and after.
+64 x 64 elements and uses atomics once per block. Both take, save and return float32: under mixed precision,
+tensors are cast before and after.
 """
 
 # mypy: disable-error-code="no-untyped-def, attr-defined"
@@ -116,26 +116,25 @@ class TritonRational:
     def __init__(self, atomic: bool) -> None:
         self.atomic = atomic
 
-    def forward(self, x: Tensor, numerator: Tensor, denominator: Tensor) -> Tensor:
-        """y, through float32."""
+    def forward(self, x: Tensor, numerator: Tensor, denominator: Tensor) -> tuple[Tensor, Tensor]:
+        """y, through float32, and what `backward` needs of x: its copy in float32."""
         wide = x.float()
         y = torch.empty_like(wide)
         groups, width = len(denominator), x.shape[-1] // len(denominator)
         grid = (-(-x.numel() // ELEMENT_BLOCK),)
         _forward[grid](wide, y, numerator, denominator, x.numel(), width, groups, BLOCK=ELEMENT_BLOCK)
-        return y.to(x.dtype)
+        return y.to(x.dtype), wide
 
-    def backward(self, grad: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor) -> tuple[Tensor, ...]:
+    def backward(self, grad: Tensor, wide: Tensor, numerator: Tensor, denominator: Tensor) -> tuple[Tensor, ...]:
         """dx, da, db, through float32."""
-        g, wide = grad.float(), x.float()
-        dx = torch.empty_like(wide)
-        groups, width = len(denominator), x.shape[-1] // len(denominator)
+        g, dx = grad.float(), torch.empty_like(wide)
+        groups, width = len(denominator), wide.shape[-1] // len(denominator)
         da, db = numerator.new_zeros(groups, 6), torch.zeros_like(denominator)
         operands = (g, wide, dx, numerator, denominator, da, db)
         if self.atomic:
-            grid = (-(-x.numel() // ELEMENT_BLOCK),)
-            _backward_atomic[grid](*operands, x.numel(), width, groups, BLOCK=ELEMENT_BLOCK)
+            grid = (-(-wide.numel() // ELEMENT_BLOCK),)
+            _backward_atomic[grid](*operands, wide.numel(), width, groups, BLOCK=ELEMENT_BLOCK)
         else:
-            rows = x.numel() // x.shape[-1]
+            rows = wide.numel() // wide.shape[-1]
             _backward_tiles[(-(-rows // TILE), groups)](*operands, rows, width, groups, TILE=TILE)
-        return dx.to(x.dtype), da.sum(0, keepdim=True), db
+        return dx.to(grad.dtype), da.sum(0, keepdim=True), db
