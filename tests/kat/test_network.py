@@ -155,6 +155,12 @@ def test_variance_preserving_init_preserves_variance() -> None:
     assert GRKAN(512, 2048, init="official").fc1.weight.std().item() == pytest.approx(0.02, rel=0.03)
 
 
+def test_a_network_can_be_made_without_memory() -> None:
+    with torch.device("meta"):
+        network = KAT(img_size=8, patch_size=2, in_chans=1, num_classes=10, embed_dim=48, depth=1, num_heads=3)
+        assert network(torch.empty(2, 1, 8, 8)).shape == (2, 10)
+
+
 @pytest.mark.parametrize("heads", [3, 8])
 def test_mimetic_attention_resembles_the_identity(heads: int) -> None:
     """Per head the query-key product is the best rank-hd fit of 0.7 Z + 0.7 I; value-projection has -0.4 d trace."""

@@ -58,8 +58,9 @@ def variance_gain(mode: str) -> float:
     from numpy.polynomial.hermite_e import hermegauss
 
     nodes, weights = hermegauss(120)
-    a, b = (torch.tensor([c], dtype=torch.float64) for c in INITIAL_COEFFICIENTS[mode])
-    y = ops.rational(torch.from_numpy(nodes).unsqueeze(-1), a, b).squeeze(-1)
+    # On the CPU even if a model is made on the meta device; not worth compiling a kernel for.
+    a, b = (torch.tensor([c], dtype=torch.float64, device="cpu") for c in INITIAL_COEFFICIENTS[mode])
+    y = ops.rational(torch.from_numpy(nodes).unsqueeze(-1), a, b, implementation="reference").squeeze(-1)
     mean_square = (torch.from_numpy(weights) * y**2).sum() / math.sqrt(2 * math.pi)
     return 1.0 / float(mean_square)
 
