@@ -32,6 +32,7 @@ def test_wheel_trains_in_a_clean_environment(tmp_path: Path) -> None:
     where = call(python, "-c", "import zoo; print(zoo.__file__)").strip()
     assert Path(where).is_relative_to(tmp_path)
     assert "kat/digits" in call(python, "-m", "zoo")
+    assert "rational" in call(python, "-m", "zoo.ops", "info")  # the sources of its kernels were found
     small = ["trainer.max_epochs=1", "data.steps_per_epoch=5", "run_dir=run"]
     call(python, "-m", "zoo.train", "config=kat/function-fit", *small)
     assert json.loads((tmp_path / "run/summary.json").read_text())["git_revision"] is None
