@@ -122,6 +122,13 @@ def test_no_nvcc_is_an_error_only_if_asked_for(monkeypatch: pytest.MonkeyPatch) 
         build.find_toolchain(cuda=True)
 
 
+def test_an_older_torch_has_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "OLDEST_TORCH", (99, 0))
+    loaded = native._try_load("rational")
+    assert loaded.devices == ()
+    assert "need torch 99.0 or later" in loaded.reason
+
+
 SCRIPT = """
 import warnings, torch
 warnings.simplefilter("always")
