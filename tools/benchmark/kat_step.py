@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -37,15 +38,18 @@ def run(sizes: str = "digits,tiny", batch_size: int = 0, repeats: int = 10, dtyp
     device = "cuda" if torch.cuda.is_available() else "cpu"
     where = torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} CPU threads"
     report = Report(f"training step, {dtype}, {where}, images per second", reference="ViT")
+    alone = device == "cpu" and torch.get_num_threads() == 1
+    clock = time.process_time if alone else time.perf_counter
     for size in sizes.split(","):
         arguments = _arguments(size)
         images = batch_size or (8 if device == "cpu" and size != "digits" else 128)
         kat = _make_step(KAT(**arguments), arguments, images, device, getattr(torch, dtype))
         vit = _make_step(ViT(**arguments), arguments, images, device, getattr(torch, dtype))
         work = {"ViT": vit, "KAT": kat, "KAT, rationals in plain torch": _in_plain_torch(kat)}
-        for name, seconds in interleaved(work, repeats, warmup=2).items():
+        for name, seconds in interleaved(work, repeats, warmup=2, clock=clock).items():
             report.rows.setdefault(name, {})[f"{size}, batch {images}"] = images / seconds
     report.notes.append("forward, loss, backward and AdamW; shortest of the repeats, in turns; weights are random")
+    report.notes.append("processor time" if alone else "wall-clock time")
     return report
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import statistics
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -71,6 +72,8 @@ def run(dtype: str = "float32", repeats: int = 30, device: str = "auto", compile
 
 def _run_cpu(dtype: torch.dtype, repeats: int, compiled: bool) -> Report:
     report = Report(f"rational, {GROUPS} groups, {dtype}, {torch.get_num_threads()} CPU threads, ms", reference="zoo")
+    alone = torch.get_num_threads() == 1
+    clock = time.process_time if alone else time.perf_counter
     for shape in CPU_SHAPES:
         problem = make_problem(shape, dtype, "cpu")
         work = _contenders(problem, compiled)
@@ -78,13 +81,14 @@ def _run_cpu(dtype: torch.dtype, repeats: int, compiled: bool) -> Report:
         source = torch.empty(5 * problem.x.numel() // 2, dtype=dtype).normal_()
         target = torch.empty_like(source)
         work["copy of the same bytes"] = lambda target=target, source=source: target.copy_(source)  # type: ignore[misc]
-        times = interleaved(work, repeats)
+        times = interleaved(work, repeats, clock=clock)
         column = "x".join(map(str, shape))
         for name, seconds in times.items():
             report.rows.setdefault(name, {})[column] = 1e3 * seconds
         fraction = times["copy of the same bytes"] / times["zoo"]
         report.notes.append(f"{column}: {100 * fraction:.0f} % of the speed of copying")
     report.notes.append("forward and backward with gradients of input and coefficients; shortest of the repeats")
+    report.notes.append("processor time" if alone else "wall-clock time")
     return report
 
 
