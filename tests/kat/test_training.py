@@ -14,8 +14,9 @@ from PIL import Image
 import zoo
 from zoo.config import compose
 from zoo.data.functions import FUNCTIONS
-from zoo.engine.run import train
+from zoo.engine.run import evaluate, train
 from zoo.errors import DataError
+from zoo.pretrained import get_entry
 
 QUIET = ["callbacks.progress_bar=null", "callbacks.rich_model_summary=null", "logger={csv: {}}"]
 
@@ -64,6 +65,18 @@ def test_weight_decay_spares_what_it_should() -> None:
     assert {"cls_token", "pos_embed", "head.bias", "blocks.0.norm1.weight"} <= by_decay[0.0]
     assert {"head.weight", "blocks.0.mlp.fc1.weight", "patch_embed.proj.weight"} <= by_decay[0.05]
     assert sum(map(len, by_decay.values())) == len(names)
+
+
+def test_shipped_weights_keep_what_was_recorded(in_tmp: Path) -> None:
+    """Up to one image of 360, which rounding on another processor may decide."""
+    module = zoo.load_pretrained("kat/digits")
+    assert not module.training
+    assert module.zoo_name == "kat/kat"
+    entry = get_entry("kat/digits")
+    metrics = evaluate(compose("kat/digits", [*QUIET, "run_dir=run"]), "kat/digits")["metrics"]
+    assert metrics["test/accuracy"] == pytest.approx(entry.metrics["test/accuracy"], abs=1.5 / 360)
+    assert metrics["test/loss"] == pytest.approx(entry.metrics["test/loss"], rel=1e-3)
+    assert metrics["test/accuracy"] >= 0.96
 
 
 class TestPredict:
