@@ -1,0 +1,1 @@
+"""Operator learning: maps between fields, learned in frequency space and in space, and the equations they imitate."""
