@@ -1,0 +1,1 @@
+"""The factorised Fourier neural operator."""

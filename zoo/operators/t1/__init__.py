@@ -1,0 +1,1 @@
+"""Transform Once: one transform, a network on the kept modes, one inverse transform or none."""
