@@ -181,27 +181,31 @@ class T1(nn.Module):
         without_channels = x.ndim == self.dims + 1
         if without_channels:
             x = x.unsqueeze(1)
-        points = tuple(n + self.padding for n in x.shape[2:])
-        if self.keep_high:
-            y = self._whole(x)
-        else:
-            block = self.process(self.coefficients(x), x.shape[2:])
-            y = transforms.synthesise(block, points, self.basis) if self.perform_inverse else embed(block, points)
+        points = self._points(x.shape[2:])
+        block = self.process(self.coefficients(x), x.shape[2:])
+        y = transforms.synthesise(block, points, self.basis) if self.perform_inverse else embed(block, points)
         return y.squeeze(1) if without_channels and self.out_channels == 1 else y
 
+    def _points(self, space: Sequence[int]) -> tuple[int, ...]:
+        return tuple(n + self.padding for n in space)
+
+    def kept(self, space: Sequence[int]) -> tuple[int, ...]:
+        """Modes per axis that the network carries: the block, or all of them where high modes are passed on."""
+        return self._points(space) if self.keep_high else self.modes
+
     def coefficients(self, x: Tensor) -> Tensor:
-        """The block (B, C, *modes) that the network sees of fields (B, C, *space)."""
+        """The modes (..., C, *kept) that the network sees of fields (..., C, *space)."""
+        kept = self.kept(x.shape[-self.dims :])
         if not self.perform_forward:
-            return x[(..., *(slice(m) for m in self.modes))]
-        return transforms.apply_axes(x, _padded_matrices(self.basis, self.modes, x, self.padding))
+            return x[(..., *(slice(m) for m in kept))]
+        return transforms.apply_axes(x, _padded_matrices(self.basis, kept, x, self.padding))
 
     def field(self, block: Tensor, space: Sequence[int]) -> Tensor:
-        """The field (B, C, *space) of a block, without padding."""
-        points = [n + self.padding for n in space]
-        return transforms.synthesise(block, points, self.basis)[(..., *(slice(n) for n in space))]
+        """The fields (..., C, *space) of modes (..., C, *kept), without padding."""
+        return transforms.synthesise(block, self._points(space), self.basis)[(..., *(slice(n) for n in space))]
 
     def process(self, block: Tensor, space: Sequence[int]) -> Tensor:
-        """The network on the block: (B, in_channels, *modes) -> (B, out_channels, *modes).
+        """The network on the modes: (B, in_channels, *kept) -> (B, out_channels, *kept).
 
         Args:
             block: `coefficients` of the input.
@@ -209,30 +213,20 @@ class T1(nn.Module):
         """
         scale = math.sqrt(math.prod(self.signal_resolution) / math.prod(space))
         constant = constant_block(
-            tuple(space), self.modes, self.basis, self.padding, self.perform_forward, block.dtype, block.device
+            tuple(space), self.kept(space), self.basis, self.padding, self.perform_forward, block.dtype, block.device
         )
         last = self.dims
-        given = block.permute(*range(2, 2 + last), 0, 1)
+        inner, whole = (*range(2, 2 + last), 0, 1), (last, last + 1, *range(last))
+        given = block.permute(*inner)
         weight, grid_weight = self.fc0.weight.split((self.in_channels, self.dims), 1)
         # Grid and bias do not depend on the sample: their blocks are lifted once.
         fixed = constant[..., : self.dims] @ grid_weight.mT + constant[..., self.dims :] * self.fc0.bias
         z = scale * (given @ weight.mT + fixed.unsqueeze(-2))
         for layer in self.layers:
-            z = layer.block(z)
+            # Channels last in the block; a layer that passes high modes on takes whole spectra.
+            z = layer(z.permute(*whole)).permute(*inner) if self.keep_high else layer.block(z)
         y = torch.sin(z @ self.fc1) @ self.fc2
-        return y.permute(last, last + 1, *range(last)) / scale
-
-    def _whole(self, x: Tensor) -> Tensor:
-        """As published, on the whole spectrum throughout: needed where high modes are passed on."""
-        grid = unit_grid(x.shape[2:], x.dtype, x.device).movedim(-1, 0).expand(len(x), -1, *x.shape[2:])
-        lifted = self.fc0(torch.cat((x, grid), 1).movedim(1, -1)).movedim(-1, 1)
-        z = F.pad(lifted, (0, self.padding) * self.dims)
-        if self.perform_forward:
-            z = transforms.analyse(z, z.shape[2:], self.basis)
-        for layer in self.layers:
-            z = layer(z)
-        y = (torch.sin(z.movedim(1, -1) @ self.fc1) @ self.fc2).movedim(-1, 1)
-        return transforms.synthesise(y, y.shape[2:], self.basis) if self.perform_inverse else y
+        return y.permute(*whole) / scale
 
 
 def embed(block: Tensor, points: Sequence[int]) -> Tensor:

@@ -1,0 +1,63 @@
+"""T1U, published and improved, as LightningModules."""
+
+from __future__ import annotations
+
+from zoo.operators.operator import IntegrationOrder, Loss, Schedule
+from zoo.operators.spectral import SpectralOperator
+from zoo.operators.t1.network import Activation
+from zoo.operators.t1u.network import T1U
+from zoo.operators.transforms import Basis
+from zoo.registry import register_model
+
+
+@register_model("operators/t1u")
+class T1UOperator(SpectralOperator):
+    """The published U-Net in the spectrum, after one T1 layer.
+
+    Args:
+        modes, signal_resolution, channel_exponent, act, perform_inverse, basis: see
+            `zoo.operators.t1u.network.T1U`. perform_inverse concerns ``network(x)``; this module's own calls give
+            fields.
+        in_channels, out_channels, lr, weight_decay, schedule, schedule_period, schedule_factor, loss,
+            integration_order, noise, input_mean, input_std, target_mean, target_std: see
+            `zoo.operators.operator.FieldOperator`.
+    """
+
+    network: T1U
+
+    def __init__(
+        self,
+        modes: int = 24,
+        signal_resolution: tuple[int, ...] = (64, 64),
+        channel_exponent: int = 6,
+        in_channels: int = 1,
+        out_channels: int = 1,
+        act: Activation = "gelu",
+        perform_inverse: bool = False,
+        basis: Basis = "dct",
+        lr: float = 1e-3,
+        weight_decay: float = 1e-4,
+        schedule: Schedule = "one-cycle",
+        schedule_period: int = 100,
+        schedule_factor: float = 0.5,
+        loss: Loss = "relative_l2",
+        integration_order: IntegrationOrder = 0,
+        noise: float = 0.0,
+        input_mean: tuple[float, ...] = (0.0,),
+        input_std: tuple[float, ...] = (1.0,),
+        target_mean: tuple[float, ...] = (0.0,),
+        target_std: tuple[float, ...] = (1.0,),
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        network = T1U(
+            modes=modes,
+            signal_resolution=signal_resolution,
+            channel_exponent=channel_exponent,
+            in_channels=in_channels,
+            out_channels=out_channels,
+            act=act,
+            perform_inverse=perform_inverse,
+            basis=basis,
+        )
+        self._build(network, 2)
