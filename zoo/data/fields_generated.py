@@ -45,7 +45,7 @@ def cached(kind: str, settings: dict[str, Any], make: Callable[[], Arrays]) -> A
     with FileLock(f"{file}.lock"):  # of several processes one makes the data
         if not file.is_file():
             with atomic_path(file) as path:
-                np.savez(path, **make())
+                np.savez(path, **make())  # type: ignore[arg-type]
     with np.load(file) as arrays:
         return {name: arrays[name] for name in arrays.files}
 
@@ -138,7 +138,7 @@ class NavierStokes(FieldDataModule):
             "final_time": self.final_time,
             "frames": self.frames,
         }
-        times = np.linspace(0, self.final_time, self.frames + 1)[1:]
+        times = [self.final_time * (k + 1) / self.frames for k in range(self.frames)]
 
         def make() -> Arrays:
             initial = random_fields.periodic_field(
@@ -150,7 +150,7 @@ class NavierStokes(FieldDataModule):
                 initial,
                 lambda w0: navier_stokes.solve(w0, times, self.viscosity, self.forcing),
             )
-            return {"a": initial.numpy(), "u": u, "t": times[None].astype(np.float32)}
+            return {"a": initial.numpy(), "u": u, "t": np.array([times], dtype=np.float32)}
 
         arrays = cached("navier-stokes", settings, make)
         return np.moveaxis(np.concatenate((arrays["a"][..., None], arrays["u"]), -1), -1, 1)[:, :, None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.animation import Animation, FuncAnimation
@@ -34,8 +35,8 @@ def film_strip(given: Tensor, target: Tensor, prediction: Tensor) -> Figure:
     elif channels > 1:
         columns = [(f"channel {c}", None, target[0, 0, c], prediction[0, 0, c]) for c in range(channels)]
     else:
-        shown = range(min(samples, _COLUMNS - 1))
-        columns = [(f"sample {b + 1}", given[b, 0], target[b, 0, 0], prediction[b, 0, 0]) for b in shown]
+        count = min(samples, _COLUMNS - 1)
+        columns = [(f"sample {b + 1}", given[b, 0], target[b, 0, 0], prediction[b, 0, 0]) for b in range(count)]
     return _lines(columns) if target.ndim == 4 else _images(columns, share=steps > 1 or channels == 1)
 
 
@@ -106,7 +107,7 @@ def spectra(target: Tensor, prediction: Tensor, dims: int) -> Figure:
         target, prediction: (B, S, C_out, *space).
         dims: spatial axes.
     """
-    curves = {
+    curves: dict[str, tuple[Tensor, dict[str, Any]]] = {
         "truth": (target[:, -1], {"color": "k", "lw": 2}),
         "prediction": (prediction[:, -1], {"color": "C1", "ls": "--"}),
         "error": (prediction[:, -1] - target[:, -1], {"color": "C3", "lw": 1}),

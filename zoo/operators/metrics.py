@@ -9,6 +9,8 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
+from zoo.operators.transforms import corner
+
 _EPSILON = 1e-8  # of norms in denominators
 
 
@@ -76,6 +78,13 @@ class PDEBenchErrors(Metric):
     """
 
     full_state_update = False
+    rms: list[Tensor]
+    relative: list[Tensor]
+    integral: list[Tensor]
+    largest: list[Tensor]
+    border: list[Tensor]
+    fourier: list[Tensor]
+
     BANDS = (("low", 0, 4), ("mid", 4, 12), ("high", 12, None))
 
     def __init__(self, **options: Any) -> None:
@@ -101,7 +110,7 @@ class PDEBenchErrors(Metric):
         self.border.append((squares / sum(2 * points / size for size in sizes)).sqrt())
         # As published, the shells are summed over non-negative wavenumbers only.
         power = (torch.fft.fftn(error, dim=space) / points).abs().square()
-        quadrant = power[(..., *(slice(size // 2) for size in sizes))]
+        quadrant = corner(power, [size // 2 for size in sizes])
         shells = _shells([torch.arange(size // 2, device=error.device) for size in sizes])
         self.fourier.append(_sum_by_shell(quadrant, shells, min(sizes) // 2))
 

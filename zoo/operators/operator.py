@@ -143,7 +143,7 @@ class FieldOperator(ZooModule):
         states = []
         for _ in range(steps):
             state = self.apply_network(z, space)
-            last, before = z[:, -self.out_channels :], z[:, -2 * self.out_channels : -self.out_channels]
+            last, before = self._last_states(z)
             if self.hparams["integration_order"] == 1:
                 state = last + state
             elif self.hparams["integration_order"] == 2:
@@ -152,23 +152,40 @@ class FieldOperator(ZooModule):
             z = torch.cat((z[:, self.out_channels :], state), 1)
         return torch.stack(states, 1)
 
+    def normalise(self, batch: FieldBatch) -> tuple[Tensor, Tensor]:
+        """Input (B, C_in, *space) and target (B, S, C_out, *space) in the network's units."""
+        given = (batch["input"] - self.input_mean.to(batch["input"])) / self.input_std.to(batch["input"])
+        target = (batch["target"] - self.target_mean.to(batch["target"])) / self.target_std.to(batch["target"])
+        return given, target
+
+    def increment(self, given: Tensor, state: Tensor) -> Tensor:
+        """What the network has to give so that `state` (B, C_out, ...) follows `given` (B, C_in, ...)."""
+        last, before = self._last_states(given)
+        if self.hparams["integration_order"] == 1:
+            return state - last
+        if self.hparams["integration_order"] == 2:
+            return state - 2 * last + before
+        return state
+
+    def _last_states(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        return z[:, -self.out_channels :], z[:, -2 * self.out_channels : -self.out_channels]
+
     def objective(self, batch: FieldBatch) -> Tensor:
         """The training loss of a batch, taken in the representation."""
-        given, target = batch["input"], batch["target"]
+        given, target = self.normalise(batch)
         space = given.shape[2:]
-        z = self.encode((given - self.input_mean) / self.input_std)
+        z = self.encode(given)
         if self.hparams["noise"]:
             z = z + self.hparams["noise"] * torch.randn_like(z)
-        predicted = self.roll_out(z, target.shape[1], space) * self.target_std
-        centred = target - self.target_mean
-        wanted = self.encode(centred)
         ratio = self.energy_ratio(space)
         with torch.no_grad():  # what the representation loses of the target
-            lost = (_energy(centred) - ratio * _energy(wanted)).clamp_min(0)
-        error = ratio * _energy(predicted - wanted) + lost
+            wanted = self.encode(target)
+            lost = (_energy(target * self.target_std) - ratio * _energy(wanted * self.target_std)).clamp_min(0)
+        predicted = self.roll_out(z, target.shape[1], space)
+        error = ratio * _energy((predicted - wanted) * self.target_std) + lost
         if self.hparams["loss"] == "mse":
             return error.mean() / target[0].numel()
-        return (error.sqrt() / (target.flatten(1).norm(dim=1) + _EPSILON)).mean()
+        return (error.sqrt() / (batch["target"].flatten(1).norm(dim=1) + _EPSILON)).mean()
 
     def training_step(self, batch: FieldBatch, batch_idx: int) -> Tensor:
         """The objective."""

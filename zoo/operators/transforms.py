@@ -140,6 +140,13 @@ def synthesise(z: Tensor, points: Sequence[int], basis: Basis) -> Tensor:
     return apply_axes(z, [matrix.mT for matrix in matrices(basis, modes, points, z)])
 
 
+def corner(x: Tensor, sizes: Sequence[int]) -> Tensor:
+    """The first `sizes` entries of the last axes."""
+    for axis, size in enumerate(reversed(sizes), start=1):
+        x = x.narrow(-axis, 0, size)
+    return x
+
+
 def resample(x: Tensor, points: Sequence[int]) -> Tensor:
     """Periodic fields (..., *old points) at other points: the trigonometric polynomial through the old ones.
 

@@ -7,8 +7,6 @@ block's output decoded.
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -38,7 +36,7 @@ class FactorisedBlock(nn.Module):
         )
         sizes = ((width, factor * width), (factor * width, width))
         layers = [nn.Sequential(nn.Linear(*size)) for size in sizes]
-        self.backcast_ff = nn.Sequential(OrderedDict(layers=nn.ModuleList(layers)))
+        self.backcast_ff = nn.ModuleDict({"layers": nn.Sequential(*layers)})
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, *space, width)."""
@@ -47,7 +45,7 @@ class FactorisedBlock(nn.Module):
             field = x.to(self.fourier_weight[0].dtype)
             mixed = [self._convolve(field, axis, w) for axis, w in zip(axes, self.fourier_weight, strict=True)]
             y = torch.stack(mixed).sum(0)
-        first, second = self.backcast_ff.layers
+        first, second = self.backcast_ff["layers"].children()
         return second(F.relu(first(y)))
 
     def _convolve(self, x: Tensor, axis: int, weight: Tensor) -> Tensor:

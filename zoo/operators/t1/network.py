@@ -52,6 +52,9 @@ class T1Layer(nn.Module):
         weight_init: rule of the channel mixing, see `zoo.operators.initialisation.mixing_std`.
     """
 
+    spatial_mixing_1: nn.Parameter
+    spatial_mixing_2: nn.Parameter
+
     def __init__(
         self,
         width: int,
@@ -76,7 +79,7 @@ class T1Layer(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """The layer on a whole spectrum (B, w, *points)."""
         dims = len(self.modes)
-        block = z[(..., *(slice(m) for m in self.modes))]
+        block = transforms.corner(z, self.modes)
         mixed = self.block(block.permute(*range(2, 2 + dims), 0, 1)).permute(dims, dims + 1, *range(dims))
         if self.keep_high and dims == 2:
             # Published: rows from m on, but not the last m, and then all rows of columns from m on.
@@ -197,12 +200,12 @@ class T1(nn.Module):
         """The modes (..., C, *kept) that the network sees of fields (..., C, *space)."""
         kept = self.kept(x.shape[-self.dims :])
         if not self.perform_forward:
-            return x[(..., *(slice(m) for m in kept))]
+            return transforms.corner(x, kept)
         return transforms.apply_axes(x, _padded_matrices(self.basis, kept, x, self.padding))
 
     def field(self, block: Tensor, space: Sequence[int]) -> Tensor:
         """The fields (..., C, *space) of modes (..., C, *kept), without padding."""
-        return transforms.synthesise(block, self._points(space), self.basis)[(..., *(slice(n) for n in space))]
+        return transforms.corner(transforms.synthesise(block, self._points(space), self.basis), space)
 
     def process(self, block: Tensor, space: Sequence[int]) -> Tensor:
         """The network on the modes: (B, in_channels, *kept) -> (B, out_channels, *kept).
@@ -224,6 +227,7 @@ class T1(nn.Module):
         z = scale * (given @ weight.mT + fixed.unsqueeze(-2))
         for layer in self.layers:
             # Channels last in the block; a layer that passes high modes on takes whole spectra.
+            assert isinstance(layer, T1Layer)
             z = layer(z.permute(*whole)).permute(*inner) if self.keep_high else layer.block(z)
         y = torch.sin(z @ self.fc1) @ self.fc2
         return y.permute(*whole) / scale
@@ -264,5 +268,5 @@ def constant_block(
     if transform:
         block = transforms.apply_axes(fields, _padded_matrices(basis, modes, fields, padding))
     else:
-        block = fields[(..., *(slice(m) for m in modes))]
+        block = transforms.corner(fields, modes)
     return block.movedim(0, -1).contiguous().to(device, dtype)
