@@ -21,13 +21,13 @@ from zoo.operators.metrics import relative_l2
 from zoo.operators.transforms import synthesise
 
 QUIET = ["callbacks.progress_bar=null", "callbacks.rich_model_summary=null", "logger={csv: {}}", "run_dir=run"]
-FEW = ["data.train_size=60", "data.val_size=5", "data.test_size=20"]
+FEW = ["data.batch_size=5", "data.train_size=60", "data.val_size=5", "data.test_size=20"]
 SHORT = {
-    "t1": ["data.final_time=3", "trainer.max_epochs=12"],
-    "t1u": ["data.final_time=3", "model.channel_exponent=3", "trainer.max_epochs=8"],
-    "navier_stokes": ["data.final_time=3", "model.width=12", "trainer.max_epochs=12"],
-    "fno": ["data.final_time=3", "trainer.max_epochs=8"],
-    "ffno": ["data.final_time=3", "model.width=16", "trainer.max_epochs=12"],
+    "t1": ["data.final_time=1", "trainer.max_epochs=12"],
+    "t1u": ["data.final_time=1", "model.channel_exponent=3", "trainer.max_epochs=8"],
+    "navier_stokes": ["data.final_time=1", "model.width=12", "trainer.max_epochs=12"],
+    "fno": ["data.final_time=1", "trainer.max_epochs=8"],
+    "ffno": ["data.final_time=1", "model.width=16", "trainer.max_epochs=12"],
     "burgers": ["data.resolution=128", "model.signal_resolution=[128]", "trainer.max_epochs=12"],
     "darcy": ["data.resolution=33", "model.signal_resolution=[33,33]", "model.width=12", "trainer.max_epochs=8"],
 }

@@ -88,7 +88,6 @@ class Airfoil(FieldDataModule):
         num_workers: int = 0,
     ) -> None:
         super().__init__(batch_size, seed, num_workers)
-        self.save_hyperparameters()
         if not 0 < val_fraction < 1:
             raise ConfigError(f"data.val_fraction should lie between 0 and 1, not {val_fraction}.")
         self.root = require_files("airfoil", root, ["data/train/**/*.npz", "data/test/*.npz"])

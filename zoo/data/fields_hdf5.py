@@ -140,7 +140,6 @@ class PDEBench(FieldDataModule):
         num_workers: int = 0,
     ) -> None:
         super().__init__(batch_size, seed, num_workers)
-        self.save_hyperparameters()
         self.file = require_files("pdebench", root, [file]) / file
         self.context, self.train_steps = context, train_steps
         self.time_stride, self.space_stride = time_stride, space_stride
@@ -276,7 +275,6 @@ class TheWell(FieldDataModule):
         num_workers: int = 0,
     ) -> None:
         super().__init__(batch_size, seed, num_workers, test_batch_size=batch_size)
-        self.save_hyperparameters()
         self.root = require_files("the-well", root, [f"data/{s}/*.h*5" for s in ("train", "valid", "test")])
         self.context, self.train_steps, self.test_steps = context, train_steps, test_steps
 

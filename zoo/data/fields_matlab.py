@@ -96,7 +96,6 @@ class FNOFiles(FieldDataModule):
         num_workers: int = 0,
     ) -> None:
         super().__init__(batch_size, seed, num_workers)
-        self.save_hyperparameters()
         self.root = require_files("fno-files", root, [file, *([test_file] if test_file else [])])
         self.file, self.test_file = self.root / file, self.root / (test_file or file)
         self.final_time, self.context, self.train_steps, self.stride = final_time, context, train_steps, stride

@@ -87,7 +87,6 @@ class ScalarFlow(FieldDataModule):
         num_workers: int = 0,
     ) -> None:
         super().__init__(batch_size, seed, num_workers, test_batch_size=batch_size)
-        self.save_hyperparameters()
         self.root = require_files("scalarflow", root, ["sim_*/imgsTarget_*.npz"])
         self.camera, self.context, self.crop, self.stride = camera, context, crop, stride
         self.train_steps, self.test_steps = train_steps, test_steps
