@@ -134,7 +134,8 @@ def errors(target: Tensor, prediction: Tensor) -> Figure:
     axis = figure.subplots()
     each = relative_l2(prediction.flatten(0, 1), target.flatten(0, 1)).view(target.shape[:2]).numpy()
     if each.shape[1] == 1:
-        axis.hist(each[:, 0], bins=min(30, max(5, len(each) // 3)), color="C0", alpha=0.8)
+        bins = np.linspace(0, 1.05 * each.max() + 1e-6, 31).tolist()
+        axis.hist(each[:, 0], bins=bins, color="C0", alpha=0.8)
         axis.axvline(each.mean(), color="k", ls="--", lw=1, label=f"mean {each.mean():.3f}")
         axis.set(xlabel="relative L2 error", ylabel="samples", title=f"error of {len(each)} samples")
         axis.legend()

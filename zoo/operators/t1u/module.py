@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
+from zoo.data.fields import FieldBatch
 from zoo.operators.operator import IntegrationOrder, Loss, Schedule
 from zoo.operators.spectral import SpectralOperator
 from zoo.operators.t1.network import Activation
@@ -111,7 +112,10 @@ class T1UPlusOperator(SpectralOperator):
 
     def on_fit_start(self) -> None:
         """Measures the spread of each mode over the training set, the same on every process."""
-        dataset = self.trainer.datamodule.train  # type: ignore[attr-defined]
+        self.measure(self.trainer.datamodule.train)  # type: ignore[attr-defined]
+
+    def measure(self, dataset: Dataset[FieldBatch]) -> None:
+        """Gives the network mean and spread of each mode over a training set."""
         inputs, outputs = [], []
         for batch in DataLoader(dataset, 100):
             given, target = self.normalise(batch)
