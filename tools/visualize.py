@@ -1,4 +1,4 @@
-"""``python -m tools.visualize``: draw the pictures of a run or of pretrained weights."""
+"""``python -m tools.visualize``: draw the pictures and films of a run or of pretrained weights."""
 
 from __future__ import annotations
 
@@ -36,7 +36,9 @@ def main(argv: list[str]) -> None:
             raise ConfigError(f"{source} does not say which config it belongs to: give config=NAME.")
         config = compose(name, overrides)
     draw(config, source, folder)
-    cli.print_paths(cli.console(), "pictures", sorted(folder.glob("figures/*.png")))
+    cli.print_paths(
+        cli.console(), "pictures", sorted(p for p in folder.glob("figures/*") if p.suffix in (".png", ".gif"))
+    )
 
 
 if __name__ == "__main__":

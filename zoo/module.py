@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import pytorch_lightning as pl
+from matplotlib.animation import Animation
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
@@ -31,4 +32,8 @@ class ZooModule(pl.LightningModule):
 
     def figures(self, batch: Any, output: Any) -> dict[str, Figure]:
         """Pictures of a test batch and what ``test_step`` gave for it, by name."""
+        return {}
+
+    def animations(self, batch: Any, output: Any) -> dict[str, Animation]:
+        """Films of a test batch and what ``test_step`` gave for it, by name; ``tools.visualize`` writes them."""
         return {}

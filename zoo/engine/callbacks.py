@@ -22,7 +22,7 @@ from zoo.engine.loggers import CSVLogger
 from zoo.engine.run_folder import RunFolder
 from zoo.errors import Interrupted
 from zoo.module import ZooModule
-from zoo.viz.save import save_figures
+from zoo.viz.save import save_animations, save_figures
 
 __all__ = ["ProgressBar", "ResumePoint", "StepSeed", "TestFigures"]
 
@@ -215,9 +215,16 @@ def _take_up_data(trainer: pl.Trainer) -> None:
 
 
 class TestFigures(Callback):
-    """Saves the pictures of ``module.figures(batch, output)`` for the first test batch to the run folder."""
+    """Saves the pictures of ``module.figures(batch, output)`` for the first test batch to the run folder.
+
+    Args:
+        animations: save the films of ``module.animations(batch, output)`` too.
+    """
 
     __test__ = False  # pytest: this is no test class
+
+    def __init__(self, animations: bool = False) -> None:
+        self.animations = animations
 
     def on_test_batch_end(
         self,
@@ -231,4 +238,7 @@ class TestFigures(Callback):
         """Draws and saves on the first process."""
         if batch_idx == 0 and dataloader_idx == 0 and trainer.is_global_zero:
             assert isinstance(pl_module, ZooModule)
-            save_figures(pl_module.figures(batch, outputs), RunFolder(Path(trainer.default_root_dir)).figures)
+            folder = RunFolder(Path(trainer.default_root_dir)).figures
+            save_figures(pl_module.figures(batch, outputs), folder)
+            if self.animations:
+                save_animations(pl_module.animations(batch, outputs), folder)

@@ -161,7 +161,7 @@ def evaluate(config: DictConfig, source: str) -> dict[str, Any]:
 
 
 def draw(config: DictConfig, source: str, folder: Path) -> None:
-    """Draws the test pictures of given weights anew, and the curves of the run if `folder` holds one.
+    """Draws the test pictures of given weights anew, their films, and the curves of the run if `folder` holds one.
 
     Args:
         config: a composed config.
@@ -173,7 +173,9 @@ def draw(config: DictConfig, source: str, folder: Path) -> None:
     """
     checked = configs.resolve(config)
     run = RunFolder(folder)
-    _test_weights(replace(checked, trainer={**checked.trainer, "limit_test_batches": 1}), source, run)
+    first_batch = {**checked.trainer, "limit_test_batches": 1}
+    with_films = {**checked.callbacks, "test_figures": {"animations": True}}
+    _test_weights(replace(checked, trainer=first_batch, callbacks=with_films), source, run)
     if rows := read_metrics(folder):
         save_figures({"training": training_curves(rows)}, run.figures)
 
