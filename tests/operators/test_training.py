@@ -10,9 +10,11 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy.io import savemat
 
 import zoo
+from tools import visualize
 from zoo.config import compose
 from zoo.engine.run import train
 from zoo.errors import ConfigError, DataError
@@ -69,9 +71,9 @@ def test_one_step_training_rolls_out(in_tmp: Path) -> None:
         steps = module(batch["input"], 4)
     errors = relative_l2(steps.flatten(0, 1), batch["target"].flatten(0, 1)).view(10, 4).mean(0)
     assert errors[0] < errors[-1]
-    films = module.animations(batch, {"prediction": steps})
-    films["roll_out"].save("film.gif", writer="pillow")
-    assert Path("film.gif").stat().st_size > 1000
+    visualize.main(["run=run"])
+    with Image.open("run/figures/roll_out.gif") as film:
+        assert film.n_frames == 4
 
 
 def tiny(name: str = "t1", **arguments: Any) -> Any:
