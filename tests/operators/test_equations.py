@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+import zoo
 from tests import goldens
 from tests.goldens import relative_error, section
 from zoo.errors import ZooError
@@ -282,6 +283,14 @@ class TestMetrics:
         assert torch.allclose(
             normalised_mse(golden["pred"], golden["target"]).mean(), golden["nmse_energy_ratio"], rtol=1e-4
         )
+
+    def test_pointwise_errors_are_published_ones(self) -> None:
+        golden = section(goldens.load(SYSTEM, "metrics"), "fields/")
+        module = zoo.create_model("operators/fno", n_modes=(8, 8), hidden_channels=4, n_layers=1)
+        for part in range(2):
+            module.test_pointwise.update(golden["pred"][part : part + 1], golden["target"][part : part + 1])
+        for name, value in module.test_pointwise.compute().items():
+            assert value.item() == pytest.approx(golden[name.removeprefix("test/")].item(), rel=1e-4), name
 
     def test_pdebench(self) -> None:
         """Their layout is (batch, x, y, t, channel) and the first time is left out."""

@@ -240,3 +240,16 @@ def test_the_papers_recipes_run(in_tmp: Path) -> None:
         options = [*QUIET[:-1], f"run_dir=run-{name}", f"data.root={in_tmp}", *sizes, *data, *trainer]
         metrics = train(compose(f"operators/{name}", options))["metrics"]
         assert math.isfinite(metrics["test/relative_l2"]), name
+
+
+def test_shipped_weights_reproduce_their_error() -> None:
+    """On the test flows they were tested on, solved anew."""
+    name = "operators/navier-stokes"
+    module = zoo.load_pretrained(name)
+    data = zoo.registry.create_data("operators/navier-stokes")
+    states = torch.from_numpy(data.states("test"))
+    with torch.no_grad():
+        prediction = module(states[:, 0])
+    error = relative_l2(prediction, states[:, 1:]).mean().item()
+    assert error == pytest.approx(zoo.pretrained.get_entry(name).metrics["test/relative_l2"], rel=0.02)
+    assert error < 0.12

@@ -68,6 +68,34 @@ def _sum_by_shell(power: Tensor, shells: Tensor, count: int) -> Tensor:
     return total.index_add(-1, index[inside], flat[..., inside])
 
 
+class PeakSignalToNoise(Metric):
+    """10 log10 of the squared range of all targets over the mean squared error, in dB."""
+
+    full_state_update = False
+    lowest: Tensor
+    highest: Tensor
+    squares: Tensor
+    count: Tensor
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.add_state("lowest", default=torch.tensor(float("inf")), dist_reduce_fx="min")
+        self.add_state("highest", default=torch.tensor(float("-inf")), dist_reduce_fx="max")
+        self.add_state("squares", default=torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("count", default=torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, prediction: Tensor, target: Tensor) -> None:
+        """Takes in fields of equal shape."""
+        self.lowest = torch.minimum(self.lowest, target.min())
+        self.highest = torch.maximum(self.highest, target.max())
+        self.squares += (prediction - target).square().sum(dtype=torch.float64)
+        self.count += target.numel()
+
+    def compute(self) -> Tensor:
+        """In dB."""
+        return (10 * torch.log10((self.highest - self.lowest) ** 2 * self.count / self.squares)).float()
+
+
 class PDEBenchErrors(Metric):
     """The measures of PDEBench (Takamoto et al., NeurIPS 2022, arXiv 2210.07182, appendix B).
 

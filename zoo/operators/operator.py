@@ -18,13 +18,19 @@ import torch
 from matplotlib.animation import Animation
 from matplotlib.figure import Figure
 from torch import Tensor, nn
-from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics import (
+    MeanAbsoluteError,
+    MeanAbsolutePercentageError,
+    MeanMetric,
+    MetricCollection,
+    SymmetricMeanAbsolutePercentageError,
+)
 
 from zoo.data.fields import FieldBatch
 from zoo.errors import ConfigError
 from zoo.module import ZooModule
 from zoo.operators import figures, files
-from zoo.operators.metrics import PDEBenchErrors, normalised_mse, relative_l2, spectral_distance
+from zoo.operators.metrics import PDEBenchErrors, PeakSignalToNoise, normalised_mse, relative_l2, spectral_distance
 from zoo.operators.transforms import resample
 
 Loss = Literal["relative_l2", "mse"]
@@ -99,6 +105,16 @@ class FieldOperator(ZooModule):
         names = ("relative_l2", "nmse", "spectral_distance", "floor", "final_relative_l2")
         self.test_metrics = MetricCollection(
             {name: MeanMetric() for name in names}, prefix="test/", compute_groups=False
+        )
+        self.test_pointwise = MetricCollection(
+            {
+                "mae": MeanAbsoluteError(),
+                "mape": MeanAbsolutePercentageError(),
+                "smape": SymmetricMeanAbsolutePercentageError(),
+                "psnr": PeakSignalToNoise(),
+            },
+            prefix="test/",
+            compute_groups=False,
         )
         self.test_pdebench = PDEBenchErrors()
 
@@ -217,7 +233,9 @@ class FieldOperator(ZooModule):
         }
         for name, value in values.items():
             self.test_metrics[name].update(value)
-        self.log_dict(dict(self.test_metrics.items()), batch_size=len(target))
+        self.test_pointwise.update(prediction, target)
+        for metrics in (self.test_metrics, self.test_pointwise):
+            self.log_dict(dict(metrics.items()), batch_size=len(target))
         self.test_pdebench.update(prediction, target)
         return {"prediction": prediction}
 
