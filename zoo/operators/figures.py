@@ -47,6 +47,7 @@ def _images(columns: Sequence[tuple[str, Tensor | None, Tensor, Tensor]], share:
     axes = figure.subplots(len(names), len(columns), squeeze=False)
     largest_error = max(float((p - t).abs().max()) for _, _, t, p in columns)
     ranges = [_range([t]) for _, _, t, _ in columns]
+    inputs = [first for _, first, _, _ in columns if first is not None]
     if share:
         ranges = [_range([t for _, _, t, _ in columns])] * len(columns)
     for column, ((title, first, truth, predicted), (low, high)) in enumerate(zip(columns, ranges, strict=True)):
@@ -58,7 +59,7 @@ def _images(columns: Sequence[tuple[str, Tensor | None, Tensor, Tensor]], share:
                 limit = largest_error if share else float(field.abs().max())
                 style = {"vmin": -limit, "vmax": limit, "cmap": _ERROR_MAP}
             elif name == "input":
-                style = dict(zip(("vmin", "vmax"), _range([field]), strict=True), cmap=_FIELD_MAP)
+                style = dict(zip(("vmin", "vmax"), _range(inputs), strict=True), cmap=_FIELD_MAP)
             else:
                 style = {"vmin": low, "vmax": high, "cmap": _FIELD_MAP}
             # x runs to the right, y upwards
@@ -66,8 +67,11 @@ def _images(columns: Sequence[tuple[str, Tensor | None, Tensor, Tensor]], share:
             axes[row, column].set(xticks=[], yticks=[])
             if column == 0:
                 axes[row, 0].set_ylabel(name, fontsize=10)
-            if name != "input" and (not share or column == len(columns) - 1):
+            if not share and name != "input":
                 figure.colorbar(image, ax=axes[row, column], shrink=0.85, aspect=16).ax.tick_params(labelsize=7)
+            elif share and column == len(columns) - 1:
+                bar = figure.colorbar(image, ax=axes[row].tolist(), shrink=0.85, aspect=16, pad=0.01)
+                bar.ax.tick_params(labelsize=7)
     return figure
 
 
