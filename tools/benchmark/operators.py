@@ -82,6 +82,7 @@ RECIPES = {
     "T1 (Fourier)": Recipe(lambda n: _t1(n, basis="fourier"), (3e-3,)),
     "T1U": Recipe(lambda n: _model("t1u", modes=24, channel_exponent=5, signal_resolution=(n, n)), (8e-3,)),
     "T1U+": Recipe(lambda n: _model("t1u-plus", signal_resolution=(n, n)), (3e-3,)),
+    "T1U+ (points)": Recipe(lambda n: _model("t1u-plus", signal_resolution=(n, n), domain="points"), (3e-3,)),
     "T1U+, 80 epochs": Recipe(lambda n: _model("t1u-plus", signal_resolution=(n, n)), (3e-3,), 80),
 }
 

@@ -10,7 +10,7 @@ from zoo.operators.operator import IntegrationOrder, Loss, Schedule
 from zoo.operators.spectral import SpectralOperator
 from zoo.operators.t1.network import Activation
 from zoo.operators.t1u.network import T1U
-from zoo.operators.t1u.plus import T1UPlus
+from zoo.operators.t1u.plus import Domain, T1UPlus
 from zoo.operators.transforms import Basis
 from zoo.registry import register_model
 
@@ -73,7 +73,7 @@ class T1UPlusOperator(SpectralOperator):
     """T1U+: a residual U-Net on the kept modes, each in units of its own spread.
 
     Args:
-        modes, signal_resolution, width, scaling, perform_inverse, basis: see `zoo.operators.t1u.plus.T1UPlus`.
+        modes, signal_resolution, width, domain, scaling, perform_inverse, basis: see `zoo.operators.t1u.plus.T1UPlus`.
             perform_inverse concerns ``network(x)``; this module's own calls give fields.
         in_channels, out_channels, lr, weight_decay, schedule, schedule_period, schedule_factor, loss,
             integration_order, noise, input_mean, input_std, target_mean, target_std: see
@@ -87,6 +87,7 @@ class T1UPlusOperator(SpectralOperator):
         modes: int = 24,
         signal_resolution: tuple[int, ...] = (64, 64),
         width: int = 24,
+        domain: Domain = "modes",
         in_channels: int = 1,
         out_channels: int = 1,
         scaling: float = 0.5,
@@ -107,7 +108,9 @@ class T1UPlusOperator(SpectralOperator):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        network = T1UPlus(modes, signal_resolution, width, in_channels, out_channels, scaling, perform_inverse, basis)
+        network = T1UPlus(
+            modes, signal_resolution, width, domain, in_channels, out_channels, scaling, perform_inverse, basis
+        )
         self._build(network, 2)
 
     def on_fit_start(self) -> None:

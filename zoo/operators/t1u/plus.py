@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,9 @@ from torch import Tensor, nn
 from zoo.operators import transforms
 from zoo.operators.t1.network import embed
 from zoo.operators.transforms import Basis
+
+Domain = Literal["modes", "points"]
+Padding = Literal["zeros", "circular"]
 
 _GROUPS = 4
 _EMBEDDING_PLANES = 4
@@ -29,13 +33,14 @@ class ResidualBlock(nn.Module):
     Args:
         channels_in, channels_out: channels; channels_in divisible by 4, and so channels_out.
         stride: of the first convolution.
+        padding_mode: see `torch.nn.Conv2d`.
     """
 
-    def __init__(self, channels_in: int, channels_out: int, stride: int = 1) -> None:
+    def __init__(self, channels_in: int, channels_out: int, stride: int = 1, padding_mode: Padding = "zeros") -> None:
         super().__init__()
         self.norm1, self.norm2 = nn.GroupNorm(_GROUPS, channels_in), nn.GroupNorm(_GROUPS, channels_out)
-        self.conv1 = nn.Conv2d(channels_in, channels_out, 3, stride, 1)
-        self.conv2 = nn.Conv2d(channels_out, channels_out, 3, 1, 1)
+        self.conv1 = nn.Conv2d(channels_in, channels_out, 3, stride, 1, padding_mode=padding_mode)
+        self.conv2 = nn.Conv2d(channels_out, channels_out, 3, 1, 1, padding_mode=padding_mode)
         plain = stride == 1 and channels_in == channels_out
         self.skip = nn.Identity() if plain else nn.Conv2d(channels_in, channels_out, 1, stride)
 
@@ -55,6 +60,8 @@ class T1UPlus(nn.Module):
         signal_resolution: points per axis.
         width: channels of the outermost blocks, divisible by 4; the innermost have four times as many.
         in_channels, out_channels: of the fields.
+        domain: ``"modes"``: convolutions run over neighbouring modes; ``"points"``: over neighbouring points of the
+            coarse grid that holds exactly the kept modes, which an orthogonal m x m matrix per axis leads to.
         scaling: exponent of the standard deviations: 0 for none, 1 for whitening.
         perform_inverse: give a field; False gives its spectrum, zero outside the block.
         basis: ``"fourier"`` for periodic fields, or ``"dct"``.
@@ -72,6 +79,7 @@ class T1UPlus(nn.Module):
         modes: int = 24,
         signal_resolution: Sequence[int] = (64, 64),
         width: int = 24,
+        domain: Domain = "modes",
         in_channels: int = 1,
         out_channels: int = 1,
         scaling: float = 0.5,
@@ -86,19 +94,21 @@ class T1UPlus(nn.Module):
             raise ValueError(f"{modes} x {modes} modes do not fit {self.signal_resolution} points")
         self.modes, self.out_channels = (modes, modes), out_channels
         self.scaling, self.perform_inverse = scaling, perform_inverse
+        self.domain: Domain = domain
         self.basis: Basis = basis
         for name, channels in (("input", in_channels), ("output", out_channels)):
             self.register_buffer(f"{name}_mean", torch.zeros(channels, modes, modes))
             self.register_buffer(f"{name}_scale", torch.ones(channels, modes, modes))
         c = width
         self.position = nn.Parameter(0.1 * torch.randn(_EMBEDDING_PLANES, modes, modes))
-        self.first = nn.Conv2d(in_channels + _EMBEDDING_PLANES, c, 3, 1, 1)
-        self.down1 = ResidualBlock(c, c)
-        self.down2 = ResidualBlock(c, 2 * c, 2)
-        self.down3 = ResidualBlock(2 * c, 4 * c, 2)
-        self.middle = ResidualBlock(4 * c, 4 * c)
-        self.up2 = ResidualBlock(6 * c, 2 * c)
-        self.up1 = ResidualBlock(3 * c, c)
+        padding: Padding = "circular" if domain == "points" and basis == "fourier" else "zeros"
+        self.first = nn.Conv2d(in_channels + _EMBEDDING_PLANES, c, 3, 1, 1, padding_mode=padding)
+        self.down1 = ResidualBlock(c, c, 1, padding)
+        self.down2 = ResidualBlock(c, 2 * c, 2, padding)
+        self.down3 = ResidualBlock(2 * c, 4 * c, 2, padding)
+        self.middle = ResidualBlock(4 * c, 4 * c, 1, padding)
+        self.up2 = ResidualBlock(6 * c, 2 * c, 1, padding)
+        self.up1 = ResidualBlock(3 * c, c, 1, padding)
         self.last = nn.Conv2d(c, out_channels, 1)
 
     @torch.no_grad()
@@ -134,13 +144,18 @@ class T1UPlus(nn.Module):
         """The network on the block; see `zoo.operators.t1.network.T1.process`."""
         scale = self._to_signal_resolution(space)
         x = (scale * block - self.input_mean) / self.input_scale
+        if self.domain == "points":
+            x = transforms.synthesise(x, self.modes, self.basis)
         x = self.first(torch.cat((x, self.position.expand(len(x), -1, -1, -1)), 1))
         d1 = self.down1(x)
         d2 = self.down2(d1)
         y = self.middle(self.down3(d2))
         y = self.up2(torch.cat((F.interpolate(y, scale_factor=2.0), d2), 1))
         y = self.up1(torch.cat((F.interpolate(y, scale_factor=2.0), d1), 1))
-        return (self.last(y) * self.output_scale + self.output_mean) / scale
+        y = self.last(y)
+        if self.domain == "points":
+            y = transforms.analyse(y, self.modes, self.basis)
+        return (y * self.output_scale + self.output_mean) / scale
 
     def _to_signal_resolution(self, space: Sequence[int]) -> float:
         return math.sqrt(math.prod(self.signal_resolution) / math.prod(space))
