@@ -17,6 +17,7 @@ from tests.goldens import relative_error, section
 from zoo.errors import ZooError
 from zoo.operators import burgers, darcy, navier_stokes, random_fields
 from zoo.operators.metrics import PDEBenchErrors, energy_spectrum, normalised_mse, relative_l2, spectral_distance
+from zoo.operators.modes import smallest_block, truncation_floors
 from zoo.operators.symmetry import FlowSymmetries
 from zoo.operators.transforms import (
     Basis,
@@ -83,6 +84,18 @@ class TestTransforms:
             basis_matrix("dct", 9, 8)
         with pytest.raises(ValueError, match="there is no basis"):
             basis_matrix("wavelet", 4, 8)  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize("dims", [1, 2])
+    def test_the_smallest_block_is_the_one_that_was_filled(self, dims: int) -> None:
+        block = torch.ones(2, *[7] * dims, dtype=torch.float64)
+        fields = synthesise(block, [16] * dims, "fourier")
+        floors = truncation_floors(fields, "fourier", dims)
+        assert smallest_block(fields, "fourier", 1e-6, dims) == 7
+        assert floors[4].item() == pytest.approx(math.sqrt(1 - (5 / 7) ** dims))
+        kept = synthesise(analyse(fields, [5] * dims, "fourier"), [16] * dims, "fourier")
+        assert relative_l2(kept, fields).mean().item() == pytest.approx(floors[4].item(), rel=1e-6)
+        with pytest.raises(ValueError, match="should be positive"):
+            smallest_block(fields, "fourier", 0.0, dims)
 
     def test_gradients(self) -> None:
         x = torch.randn(2, 6, 7, dtype=torch.float64, requires_grad=True)

@@ -93,6 +93,7 @@ def tiny(name: str = "t1", **arguments: Any) -> Any:
         ("t1", {"keep_high": True}),
         ("t1", {"padding": 3}),
         ("t1u-plus", {}),
+        ("t1u-plus", {"domain": "points"}),
         ("fno", {}),
         ("fno", {"grid": 12}),
     ],
@@ -133,7 +134,7 @@ def test_published_training_start_is_dead_and_ours_is_not() -> None:
 
 def test_another_resolution_without_training_anew() -> None:
     """Band-limited fields on a finer grid: T1's coefficients and FNO's coarse grid are the same functions."""
-    for module in (tiny("t1u-plus"), tiny("fno", grid=12)):
+    for module in (tiny("t1u-plus"), tiny("t1u-plus", domain="points"), tiny("fno", grid=12)):
         block = torch.randn(2, 1, 7, 7)
         coarse, fine = (synthesise(scale * block, (n, n), "fourier") for scale, n in ((1, 16), (2, 32)))
         with torch.no_grad():
