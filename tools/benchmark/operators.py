@@ -73,6 +73,11 @@ def _t1(resolution: int, **arguments: Any) -> FieldOperator:
     return _model("t1", signal_resolution=(resolution, resolution), **{**_T1, **arguments})
 
 
+def _points(resolution: int) -> FieldOperator:
+    size = (resolution, resolution)
+    return _model("t1u-plus", signal_resolution=size, domain="points", scaling=0.25)
+
+
 RECIPES = {
     PEER: Recipe(_peer, (1e-3, 3e-3, 8e-3), symmetries=False),
     f"{PEER}, symmetries": Recipe(_peer, (8e-3,)),
@@ -82,8 +87,8 @@ RECIPES = {
     "T1 (Fourier)": Recipe(lambda n: _t1(n, basis="fourier"), (3e-3,)),
     "T1U": Recipe(lambda n: _model("t1u", modes=24, channel_exponent=5, signal_resolution=(n, n)), (8e-3,)),
     "T1U+": Recipe(lambda n: _model("t1u-plus", signal_resolution=(n, n)), (3e-3,)),
-    "T1U+ (points)": Recipe(lambda n: _model("t1u-plus", signal_resolution=(n, n), domain="points"), (3e-3,)),
-    "T1U+, 80 epochs": Recipe(lambda n: _model("t1u-plus", signal_resolution=(n, n)), (3e-3,), 80),
+    "T1U+, points": Recipe(lambda n: _points(n), (2e-3,)),
+    "T1U+, points, 60 epochs": Recipe(lambda n: _points(n), (2e-3,), 60),
 }
 
 
@@ -153,6 +158,7 @@ def _steps(resolutions: tuple[int, ...], repeats: int) -> Report:
             "T1 (block form)": _t1(n),
             "T1U": _model("t1u", modes=24, channel_exponent=5, signal_resolution=(n, n)),
             "T1U+": _model("t1u-plus", signal_resolution=(n, n)),
+            "T1U+, points": _points(n),
         }
         batch: FieldBatch = {
             "input": torch.randn(_BATCH[n], 1, n, n),
@@ -220,7 +226,7 @@ def _train(recipe: Recipe, lr: float, seed: int, train_size: int) -> dict[str, f
     """One training; error on 64 x 64 test flows, and on the same flows at 128 x 128 without training anew."""
     data = NavierStokes(train_size=train_size, symmetries=recipe.symmetries, seed=seed)
     data.setup("fit")
-    fine = NavierStokes(train_size=1, test_size=20, test_resolution=128)
+    fine = NavierStokes(train_size=1, test_resolution=128)
     fine.setup("test")
     torch.manual_seed(seed)
     module = recipe.make(64)
