@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import sys
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -180,6 +181,13 @@ class TestMatlab:
             read_arrays(matlab_root / "ns.mat")
         with pytest.raises(DataError, match="There is no file"):
             read_arrays(matlab_root / "none.mat")
+
+
+def test_a_missing_h5py_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    (tmp_path / "a.hdf5").touch()
+    with pytest.raises(DataError, match=r"pip install zoo\[operators\]"):
+        PDEBenchFile(tmp_path / "a.hdf5")
 
 
 class TestPDEBench:

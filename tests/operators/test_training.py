@@ -113,6 +113,21 @@ def test_the_loss_in_the_spectrum_is_the_error_of_the_field(name: str, arguments
         assert loss == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize("name", ["t1", "t1u-plus", "fno"])
+def test_half_precision_keeps_the_transforms_in_single(name: str) -> None:
+    """Under bfloat16 autocast the output differs by that format's rounding, gradients are finite."""
+    module = tiny(name)
+    batch = {"input": torch.randn(3, 1, 16, 16), "target": torch.randn(3, 1, 1, 16, 16)}
+    with torch.no_grad():
+        exact = module(batch["input"])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rounded = module(batch["input"])
+        loss = module.objective(batch)
+    loss.backward()
+    assert relative_l2(rounded, exact).max() < 0.05
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in module.network.parameters())
+
+
 def test_roll_outs_feed_predictions_back() -> None:
     module = tiny("fno", in_channels=2, integration_order=2)
     x = torch.randn(2, 2, 16, 16)

@@ -139,6 +139,19 @@ class FieldWindows(Dataset[FieldBatch]):
         return _sample(given, frames[self.context :], self.symmetries, self.seed, index)
 
 
+def import_h5py() -> Any:
+    """The h5py module, which only readers of HDF5 files need.
+
+    Raises:
+        DataError: it is not installed.
+    """
+    try:
+        import h5py
+    except ModuleNotFoundError:
+        raise DataError("Reading HDF5 files needs h5py: pip install zoo[operators], or pip install h5py.") from None
+    return h5py
+
+
 def _sample(given: Array, wanted: Array, symmetries: FlowSymmetries | None, seed: int, index: int) -> FieldBatch:
     if symmetries is not None:
         element = symmetries.draw(sample_generator(seed, index))

@@ -11,7 +11,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from zoo.data.cards import require_files
-from zoo.data.fields import Array, FieldBatch, FieldDataModule, FieldPairs, FieldWindows, Trajectories
+from zoo.data.fields import Array, FieldBatch, FieldDataModule, FieldPairs, FieldWindows, Trajectories, import_h5py
 from zoo.errors import DataError
 from zoo.registry import register_data
 
@@ -36,8 +36,7 @@ class HDF5File:
     @property
     def root(self) -> Any:
         """The open file."""
-        import h5py
-
+        h5py = import_h5py()
         if self._open is None or self._open[0] != os.getpid():
             try:
                 self._open = (os.getpid(), h5py.File(self.path, "r"))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from zoo.data.cards import require_files
-from zoo.data.fields import Array, FieldBatch, FieldDataModule, FieldPairs, FieldWindows, TrajectoryArray
+from zoo.data.fields import Array, FieldBatch, FieldDataModule, FieldPairs, FieldWindows, TrajectoryArray, import_h5py
 from zoo.errors import ConfigError, DataError
 from zoo.registry import register_data
 
@@ -33,8 +33,7 @@ def read_arrays(path: Path, names: Sequence[str] | None = None) -> dict[str, NDA
     Raises:
         DataError: the file can't be read, or lacks one of the names.
     """
-    import h5py
-
+    h5py = import_h5py()
     if not path.is_file():
         raise DataError(f"There is no file {path}.")
     try:
