@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.animation import Animation, FuncAnimation
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from zoo.operators.metrics import energy_spectrum, relative_l2
@@ -149,6 +150,7 @@ def errors(target: Tensor, prediction: Tensor) -> Figure:
     axis.fill_between(steps, low, high, alpha=0.25, label="80 % of samples")
     axis.plot(steps, each.mean(0), marker="." if len(steps) < 30 else None, label="mean")
     axis.set(xlabel="step", ylabel="relative L2 error", title="error along the roll-out", ylim=(0, None))
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.grid(alpha=0.3)
     axis.legend()
     return figure
