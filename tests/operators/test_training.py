@@ -147,6 +147,25 @@ def test_published_training_start_is_dead_and_ours_is_not() -> None:
     assert tiny().network(x).abs().max() > 1e-2
 
 
+def test_units_of_the_modes_are_those_of_the_training_set() -> None:
+    """Normalised coefficients have standard deviations std^(1 - scaling) of the largest, mean zero."""
+    module = tiny("t1u-plus", scaling=0.25)
+    assert not module.network.fitted
+    amplitudes = torch.rand(1, 8, 8) + 0.1
+    blocks = amplitudes * torch.randn(400, 1, 8, 8) + 3
+    fields = synthesise(blocks, (16, 16), "fourier")
+    pairs = [{"input": field, "target": 2 * field[None]} for field in fields]
+    module.measure(pairs)
+    network = module.network
+    assert network.fitted
+    scaled = (blocks - network.input_mean) / network.input_scale
+    expected = (blocks.std(0) / blocks.std(0).max()) ** 0.75
+    assert torch.allclose(scaled.std(0), expected, rtol=1e-4)
+    assert scaled.mean(0).abs().max() < 1e-4
+    assert torch.allclose(network.output_mean, 2 * network.input_mean, rtol=1e-3)
+    module.on_fit_start()  # would look for the trainer's data otherwise
+
+
 def test_another_resolution_without_training_anew() -> None:
     """Band-limited fields on a finer grid: T1's coefficients and FNO's coarse grid are the same functions."""
     for module in (tiny("t1u-plus"), tiny("t1u-plus", domain="points"), tiny("fno", grid=12)):

@@ -82,12 +82,13 @@ RECIPES = {
     PEER: Recipe(_peer, (1e-3, 3e-3, 8e-3), symmetries=False),
     f"{PEER}, symmetries": Recipe(_peer, (8e-3,)),
     "FNO, 32 x 32": Recipe(lambda n: _model("fno", **_FNO, grid=32), (8e-3,), symmetries=False),
+    "FNO, 32 x 32, symmetries": Recipe(lambda n: _model("fno", **_FNO, grid=32), (3e-3, 8e-3)),
     "FNO, 32 x 32, symmetries, 60 epochs": Recipe(lambda n: _model("fno", **_FNO, grid=32), (8e-3,), 60),
     "T1 (DCT)": Recipe(lambda n: _t1(n), (3e-3,)),
     "T1 (Fourier)": Recipe(lambda n: _t1(n, basis="fourier"), (3e-3,)),
     "T1U": Recipe(lambda n: _model("t1u", modes=24, channel_exponent=5, signal_resolution=(n, n)), (8e-3,)),
     "T1U+": Recipe(lambda n: _model("t1u-plus", signal_resolution=(n, n)), (3e-3,)),
-    "T1U+, points": Recipe(lambda n: _points(n), (2e-3,)),
+    "T1U+, points": Recipe(lambda n: _points(n), (1.5e-3, 3e-3)),
     "T1U+, points, 60 epochs": Recipe(lambda n: _points(n), (2e-3,), 60),
 }
 

@@ -114,8 +114,12 @@ class T1UPlusOperator(SpectralOperator):
         self._build(network, 2)
 
     def on_fit_start(self) -> None:
-        """Measures the spread of each mode over the training set, the same on every process."""
-        self.measure(self.trainer.datamodule.train)  # type: ignore[attr-defined]
+        """Measures the spread of each mode over the training set, the same on every process.
+
+        Pretrained weights keep the spread that they were trained with.
+        """
+        if not self.network.fitted:
+            self.measure(self.trainer.datamodule.train)  # type: ignore[attr-defined]
 
     def measure(self, dataset: Dataset[FieldBatch]) -> None:
         """Gives the network mean and spread of each mode over a training set."""

@@ -111,6 +111,11 @@ class T1UPlus(nn.Module):
         self.up1 = ResidualBlock(3 * c, c, 1, padding)
         self.last = nn.Conv2d(c, out_channels, 1)
 
+    @property
+    def fitted(self) -> bool:
+        """Whether the spread of the modes is known, from `fit` or from loaded weights."""
+        return bool((self.output_scale != 1).any())
+
     @torch.no_grad()
     def fit(self, inputs: Tensor, outputs: Tensor, space: Sequence[int]) -> None:
         """Takes mean and spread of each mode from training data.
