@@ -81,9 +81,8 @@ class KSpaceSlices(Dataset[dict[str, Any]]):
     ) -> None:
         self.volumes, self.preparation, self.masks = volumes, preparation, masks
         self.training, self.seed, self.flip = training, seed, flip
-        slices = [(v, s) for v, volume in enumerate(volumes) for s in range(volume.slices)]
         choices: list[int | None] = [None] if training else list(range(len(masks)))
-        self.index = [(v, s, choice) for choice in choices for v, s in slices]
+        self.index = [(v, s, c) for v, volume in enumerate(volumes) for s in range(volume.slices) for c in choices]
 
     def __len__(self) -> int:
         """Number of slices, times the number of masks in evaluation."""

@@ -14,7 +14,7 @@ from zoo.mri.metrics import psnr, ssim
 
 ERROR_GAIN = 5
 TIGHT = ConstrainedLayoutEngine(w_pad=0.01, h_pad=0.01, hspace=0.01, wspace=0.01)
-MAX_ROWS = 4
+MAX_ROWS = 2
 
 
 def show(axis: Axes, image: Tensor, **style: Any) -> None:

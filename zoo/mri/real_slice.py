@@ -126,7 +126,7 @@ def draw(result: HeldOut) -> Figure:
     axes[0, 0].set_title(f"acquired ({acquired:.1%})\nheld out: grey", fontsize=8)
     axes[1, 0].set_axis_off()
     peak = float(result.images["network"].quantile(0.999))
-    detail = (slice(height // 4, height // 4 + height // 3), slice(width // 4, width // 4 + width // 2))
+    detail = (slice(height // 5, height // 5 + height // 2), slice(width // 4, width // 4 + width // 2))
     for axis, below, (name, image) in zip(axes[0, 1:], axes[1, 1:], result.images.items(), strict=True):
         show(axis, image, cmap="gray", vmin=0, vmax=peak)
         show(below, image[detail], cmap="gray", vmin=0, vmax=peak)
