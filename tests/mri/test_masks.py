@@ -92,9 +92,8 @@ def test_poisson_disc(rate: float) -> None:
             assert not (lonely[:, 1:] & lonely[:, :-1]).any()
             assert not (lonely[1:] & lonely[:-1]).any()
     assert any((masks[0].mask != other.mask).any() for other in masks[1:])
-    profile, official = (
-        [m[(distance >= r) & (distance < r + 8)].mean() for r in (8, 16, 24)] for m in (masks[0].mask, golden)
-    )
+    bands = [(distance >= r) & (distance < r + 8) for r in (8, 16, 24)]
+    profile, official = ([mask[band].mean() for band in bands] for mask in (masks[0].mask, golden))
     assert np.allclose(profile, official, atol=0.08)
 
 

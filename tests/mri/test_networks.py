@@ -120,7 +120,7 @@ def e2e_arguments() -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", ["mri/recurrentvarnet", "mri/rim", "mri/varnet"])
 def test_foreign_checkpoints_are_refused(name: str) -> None:
-    with pytest.raises(WeightsError, match="unknown|it has"):
+    with pytest.raises(WeightsError, match=r"unknown|it has"):
         zoo.convert_official(name, {"encoder.weight": torch.zeros(2)})
     with pytest.raises(WeightsError, match="holds no tensors"):
         zoo.convert_official(name, {"epoch": 3})
