@@ -121,6 +121,14 @@ def module() -> Any:
     return zoo.create_model("mri/recurrentvarnet", **arguments).eval()
 
 
+_GRU = {"num_steps": 2, "recurrent_hidden_channels": 4, "recurrent_num_layers": 2}
+SMALL_NETWORKS = [
+    ("mri/recurrentvarnet", {**_GRU, "sensitivity_filters": 2, "data_gradient": True, "rms_scaling": True}),
+    ("mri/rim", {"cell": "mgu", "hidden_channels": 4, "length": 2}),
+    ("mri/varnet", {"num_cascades": 2, "chans": 2, "pools": 2, "sens_chans": 2, "sens_pools": 2}),
+]
+
+
 class TestInvariances:
     @pytest.fixture
     def batch(self) -> Any:
@@ -146,6 +154,26 @@ class TestInvariances:
     def test_an_empty_slice_stays_finite(self, module: Any, batch: Any) -> None:
         empty = {key: torch.zeros_like(batch[key]) for key in ("masked_kspace", "sensitivity_map")}
         assert torch.isfinite(module({**batch, **empty})).all()
+
+    @pytest.mark.parametrize(("name", "arguments"), SMALL_NETWORKS)
+    def test_one_graph_and_half_precision(self, batch: Any, name: str, arguments: dict[str, Any]) -> None:
+        """torch.compile finds no break; under autocast the transforms stay in complex64 and the result close."""
+        torch.manual_seed(0)
+        network = zoo.create_model(name, **arguments).network
+        key = "acs_mask" if name == "mri/varnet" else "sensitivity_map"
+        given = batch["masked_kspace"], batch["sampling_mask"], batch[key]
+
+        def last(output: Any) -> torch.Tensor:
+            return output if isinstance(output, torch.Tensor) else output[0][-1]
+
+        expected = last(network(*given))
+        compiled = torch.compile(network, backend="eager", fullgraph=True)
+        assert torch.allclose(last(compiled(*given)), expected, atol=1e-6)
+        with torch.autocast("cpu", torch.bfloat16):
+            mixed = last(network(*given))
+        mixed.abs().sum().backward()
+        assert mixed.dtype == torch.complex64
+        assert (mixed - expected).abs().max() < 0.02 * expected.abs().max()
 
     def test_checkpointing_changes_nothing(self, batch: Any) -> None:
         arguments = {"num_steps": 2, "recurrent_hidden_channels": 4, "recurrent_num_layers": 2}

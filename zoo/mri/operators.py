@@ -59,7 +59,9 @@ def to_channels(image: Tensor) -> Tensor:
 
 
 def from_channels(channels: Tensor) -> Tensor:
-    """Real (B, 2, H, W) -> complex (B, H, W)."""
+    """Real (B, 2, H, W) -> complex (B, H, W), complex64 for half precisions: transforms stay in float32."""
+    if channels.dtype in (torch.float16, torch.bfloat16):
+        channels = channels.float()
     return torch.complex(channels[..., 0, :, :].contiguous(), channels[..., 1, :, :].contiguous())
 
 

@@ -72,7 +72,6 @@ class RecurrentVarNetBlock(nn.Module):
         if centered:
             channels = shift(channels)
         channels, state = self.regularizer(channels.contiguous(memory_format=torch.channels_last), state)
-        channels = channels.to(scale.dtype if scale is not None else residual.real.dtype)
         if scale is not None:
             channels = channels * scale
         correction = from_channels(unshift(channels) if centered else channels)

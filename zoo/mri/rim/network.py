@@ -173,7 +173,7 @@ class RIM(_Unrolled):
             channels = torch.cat((to_channels(image), to_channels(gradient)), dim=1)
             cell = self.cell_list[index % len(self.cell_list)]
             delta, state = self._run(cell, channels.contiguous(memory_format=torch.channels_last), state)
-            image = image + from_channels(delta.to(image.real.dtype))
+            image = image + from_channels(delta)
             images.append(image)
         assert state is not None
         return images, state
@@ -282,6 +282,6 @@ class EfficientRIM(_Unrolled):
             gradient = log_likelihood_gradient(image, masked_kspace, operator, self.sigma**-2)
             channels = torch.cat((to_channels(image), to_channels(gradient)), dim=1)
             delta, state = self._run(self.step, channels.contiguous(memory_format=torch.channels_last), state)
-            image = image + from_channels(delta.to(image.real.dtype))
+            image = image + from_channels(delta)
             images.append(image)
         return images, state
