@@ -50,7 +50,8 @@ class ConvGRUCell(_GatedCell):
     def forward(self, x: Tensor, state: Tensor) -> Tensor:
         """The next state."""
         (a1, a2, a3), (b1, b2, b3) = self._products(x, state)
-        return torch.lerp(torch.tanh(a3 + torch.sigmoid(a1 + b1) * b3), state, torch.sigmoid(a2 + b2))
+        candidate = torch.tanh(a3 + torch.sigmoid(a1 + b1) * b3)
+        return candidate + torch.sigmoid(a2 + b2) * (state - candidate)
 
 
 class ConvMGUCell(_GatedCell):
@@ -65,7 +66,8 @@ class ConvMGUCell(_GatedCell):
         """The next state."""
         (a1, a2), (b1, b2) = self._products(x, state)
         forget = torch.sigmoid(a1 + b1)
-        return torch.lerp(torch.tanh(a2 + forget * b2), state, forget)
+        candidate = torch.tanh(a2 + forget * b2)
+        return candidate + forget * (state - candidate)
 
 
 class IndRNNCell(nn.Module):
