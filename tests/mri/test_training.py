@@ -15,6 +15,7 @@ from PIL import Image
 
 import zoo
 from tests.mri.test_data import image_of, phantom_file
+from zoo import predict, weights
 from zoo.config import compose, compose_run, list_configs, resolve
 from zoo.engine.run import train
 from zoo.errors import ConfigError, DataError
@@ -258,6 +259,15 @@ class TestPredict:
         assert np.allclose(picture.get_fdata().transpose(2, 0, 1), reconstruction, rtol=1e-4)
         module.predict_file(Path("scan.npy"), Path("recon.png"))
         assert Image.open("recon.png").size == (80, 48)
+
+    def test_from_the_command_line(self, module: Any, masked: np.ndarray, capsys: pytest.CaptureFixture[str]) -> None:
+        weights.save(module, "w.safetensors")
+        np.save("scan.npy", masked)
+        predict.main(["weights=w.safetensors", "input=scan.npy", "output=recon.nii", "layout=schw"])
+        assert "acceleration: 2.22" in capsys.readouterr().out
+        direct = module.predict_file(Path("scan.npy"), Path("recon.npy"))
+        assert direct["coils"] == 4
+        assert np.allclose(nibabel.load("recon.nii").get_fdata().transpose(2, 0, 1), np.load("recon.npy"), rtol=1e-4)
 
     def test_calgary_files_use_their_convention(self, in_tmp: Path, masked: np.ndarray) -> None:
         write_calgary("e1.h5", masked)
