@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import tempfile
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -78,7 +79,8 @@ def _problem(size: str) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _speed(size: str, repeats: int) -> Report:
-    report = Report(f"RecurrentVarNet, one slice of size '{size}', fp32", reference="plain formulas")
+    threads = torch.get_num_threads()
+    report = Report(f"RecurrentVarNet, one slice of size '{size}', fp32, {threads} threads", reference="plain formulas")
     network = _network(size)
     kspace, mask, maps = _problem(size)
     assert isinstance(network.sensitivity_model, SensitivityRefinement)
@@ -100,6 +102,11 @@ def _speed(size: str, repeats: int) -> Report:
     return report
 
 
+def _clock() -> Callable[[], float]:
+    """Processor time on one thread, which other programs do not disturb; else the clock on the wall."""
+    return time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+
+
 def _time(report: Report, contenders: dict[str, Callable[[], Tensor]], repeats: int) -> None:
     def forward(function: Callable[[], Tensor]) -> Callable[[], object]:
         def work() -> object:
@@ -112,7 +119,8 @@ def _time(report: Report, contenders: dict[str, Callable[[], Tensor]], repeats: 
         return lambda: function().abs().sum().backward()
 
     for key, wrap in (("forward s", forward), ("forward+backward s", both)):
-        times = interleaved({name: wrap(function) for name, function in contenders.items()}, repeats)
+        work = {name: wrap(function) for name, function in contenders.items()}
+        times = interleaved(work, repeats, clock=_clock())
         for name, seconds in times.items():
             report.rows.setdefault(name, {})[key] = seconds
 
@@ -283,7 +291,7 @@ def _classical(repeats: int) -> Report:
     lines = int(samples[0]["acs_mask"][0, 0, 0].sum())
     work["ours: ESPIRiT"] = lambda: espirit(one[0], samples[0]["acs_mask"])
     work["sigpy: ESPIRiT"] = lambda: EspiritCalib(one[0][0].numpy(), calib_width=lines, show_pbar=False).run()
-    for name, seconds in interleaved(work, repeats, warmup=1).items():
+    for name, seconds in interleaved(work, repeats, warmup=1, clock=_clock()).items():
         report.rows.setdefault(name, {})["seconds"] = seconds
     return report
 
