@@ -1,0 +1,87 @@
+"""Procedural multi-coil brains, generated as they are needed."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from zoo.data.kspace import KSpaceData
+from zoo.mri.masks import Family
+from zoo.mri.phantom import CONTRASTS, Contrast, generate
+from zoo.mri.pipeline import Preparation
+from zoo.mri.volumes import ArrayVolume, Volume
+from zoo.registry import register_data
+
+SPLITS = {"train": 0, "val": 1, "test": 2}
+
+
+@register_data("mri/phantom")
+class PhantomKSpace(KSpaceData):
+    """Simulated multi-coil brain scans, see `zoo.mri.phantom`.
+
+    Validation and test volumes are the same whatever the seed.
+
+    Args:
+        size: (H, W) of each slice.
+        coils: receive coils.
+        slices: of each volume.
+        train_volumes, val_volumes, test_volumes: numbers of volumes.
+        contrasts: which the volumes take in turns.
+        test_contrasts: those of the test volumes, if others.
+        snr: signal-to-noise ratios; each volume takes one from this range, see `zoo.mri.phantom.generate`.
+        masks, accelerations, center_fractions, eval_mask, flip, batch_size, eval_batch_size, num_workers: see
+            `zoo.data.kspace.KSpaceData`.
+        taper: see `zoo.mri.sensitivity.acs_maps`.
+        seed: of the training volumes, their order, masks and mirrorings.
+    """
+
+    def __init__(
+        self,
+        size: tuple[int, int] = (96, 96),
+        coils: int = 6,
+        slices: int = 5,
+        train_volumes: int = 32,
+        val_volumes: int = 4,
+        test_volumes: int = 8,
+        contrasts: tuple[Contrast, ...] = CONTRASTS,
+        test_contrasts: tuple[Contrast, ...] | None = None,
+        snr: tuple[float, float] = (30.0, 30.0),
+        masks: tuple[Family, ...] = ("equispaced",),
+        accelerations: tuple[float, ...] = (4.0, 8.0),
+        center_fractions: tuple[float, ...] = (0.08, 0.04),
+        eval_mask: Family | None = None,
+        flip: bool = True,
+        taper: float | None = None,
+        batch_size: int = 2,
+        eval_batch_size: int = 4,
+        seed: int = 0,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__(
+            Preparation(taper=taper),
+            masks,
+            accelerations,
+            center_fractions,
+            eval_mask,
+            flip,
+            batch_size,
+            eval_batch_size,
+            seed,
+            num_workers,
+        )
+        self.save_hyperparameters()
+        self.size, self.coils, self.slices, self.snr = size, coils, slices, snr
+        self.counts = {"train": train_volumes, "val": val_volumes, "test": test_volumes}
+        self.contrasts = {"train": contrasts, "val": contrasts, "test": test_contrasts or contrasts}
+
+    def split(self, name: Literal["train", "val", "test"]) -> list[Volume]:
+        """Generates the volumes of a split."""
+        contrasts = self.contrasts[name]
+
+        def volume(number: int) -> Volume:
+            words = (SPLITS[name], self.seed if name == "train" else 0, number)
+            # The golden ratio's multiples spread over the range without clumps.
+            snr = self.snr[0] + (self.snr[1] - self.snr[0]) * (number * 0.6180339887 % 1)
+            scan = generate(words, contrasts[number % len(contrasts)], self.size, self.coils, self.slices, snr)
+            return ArrayVolume(scan.name, scan.kspace)
+
+        return [volume(number) for number in range(self.counts[name])]

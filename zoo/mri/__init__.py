@@ -1,0 +1,1 @@
+"""Accelerated MRI: what RecurrentVarNet, RIM, VarNet and the diffusion models share."""

@@ -1,0 +1,1 @@
+"""RecurrentVarNet: recurrent variational network in k-space."""

@@ -1,0 +1,1 @@
+"""RIM: recurrent inference machines."""

@@ -1,0 +1,1 @@
+"""End-to-end variational network, the learned baseline of the family."""
