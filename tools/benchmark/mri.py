@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import zoo
-from tools.benchmark.peers.recurrentvarnet import reconstruct
+from tools.benchmark.rivals.recurrentvarnet import reconstruct
 from tools.benchmark.report import Report
 from tools.benchmark.timing import interleaved
 from zoo.config import compose

@@ -1,1 +1,0 @@
-"""What the benchmarks compare with, where no package has it."""
