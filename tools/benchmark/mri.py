@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 import zoo
-from tools.benchmark.rivals.recurrentvarnet import reconstruct
 from tools.benchmark.report import Report
+from tools.benchmark.rivals.recurrentvarnet import reconstruct
 from tools.benchmark.timing import interleaved
 from zoo.config import compose
 from zoo.engine.run import train
