@@ -113,7 +113,7 @@ class Preparation:
         Returns:
             k-space (C, H, W), and (1, H, W) boolean, True where nothing was measured.
         """
-        kspace = torch.from_numpy(np.ascontiguousarray(raw.kspace))
+        kspace = torch.from_numpy(np.array(raw.kspace, order="C"))
         padding = torch.zeros(1, *kspace.shape[-2:], dtype=torch.bool)
         if raw.unmeasured is not None:
             padding |= torch.tensor(raw.unmeasured)
