@@ -1,0 +1,1 @@
+"""Human bodies: SMPL, joints, cameras, motion files, fitting and regression."""

@@ -1,0 +1,205 @@
+"""The SMPL body: shape and pose to vertices and joints by linear blend skinning.
+
+Source: Loper et al., "SMPL", SIGGRAPH Asia 2015; the 45 joints are those of the smplx package, to which the
+tests compare.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zoo.errors import ConfigError
+from zoo.humans.joints import SMPL_VERTICES
+from zoo.humans.rotations import rotvec_to_rotmat
+from zoo.humans.smpl_file import SMPLArrays, load_smpl
+
+
+@dataclass(frozen=True)
+class BodyOutput:
+    """A posed body.
+
+    Attributes:
+        vertices: (B, V, 3) metres.
+        joints: (B, J + 21, 3): the posed joints, then the picked vertices.
+    """
+
+    vertices: Tensor
+    joints: Tensor
+
+
+class Body(nn.Module):
+    """SMPL. The model's arrays are buffers under smplx's names; nothing is trained.
+
+    Args:
+        arrays: of a model file.
+        vertex_ids: vertices that count as joints, by smplx's names in its order; None for SMPL's.
+    """
+
+    v_template: Tensor
+    shapedirs: Tensor
+    posedirs: Tensor
+    J_regressor: Tensor
+    lbs_weights: Tensor
+    faces: Tensor
+    extra_joints_idxs: Tensor
+    joint_template: Tensor
+    joint_shapedirs: Tensor
+
+    def __init__(self, arrays: SMPLArrays, vertex_ids: Mapping[str, int] | None = None) -> None:
+        super().__init__()
+        ids = SMPL_VERTICES if vertex_ids is None else vertex_ids
+        picked = torch.tensor([ids[name] for name in SMPL_VERTICES])
+        if int(picked.max()) >= len(arrays.v_template):
+            raise ConfigError(
+                f"A body of {len(arrays.v_template)} vertices does not have SMPL's vertex {int(picked.max())}: "
+                "give its own vertex_ids."
+            )
+        self.parents = [int(parent) for parent in arrays.parents]
+        constants = {
+            "v_template": torch.from_numpy(arrays.v_template),
+            "shapedirs": torch.from_numpy(arrays.shapedirs),
+            "posedirs": torch.from_numpy(arrays.posedirs).flatten(0, 1).T.contiguous(),
+            "J_regressor": torch.from_numpy(arrays.J_regressor),
+            "lbs_weights": torch.from_numpy(arrays.weights),
+            "faces": torch.from_numpy(arrays.f),
+            "extra_joints_idxs": picked,
+        }
+        # The joints are linear in the shape: their regression need not touch the mesh again.
+        constants["joint_template"] = constants["J_regressor"] @ constants["v_template"]
+        constants["joint_shapedirs"] = torch.einsum("jv,vck->jck", constants["J_regressor"], constants["shapedirs"])
+        for name, value in constants.items():
+            self.register_buffer(name, value, persistent=False)
+        self.levels = tree_levels(self.parents)
+
+    @property
+    def num_betas(self) -> int:
+        """Number of shape coefficients."""
+        return self.shapedirs.shape[-1]
+
+    def rest_joints(self, betas: Tensor) -> Tensor:
+        """Joints of the shaped rest body, (B, S) -> (B, J, 3)."""
+        return self.joint_template + torch.einsum("bk,jck->bjc", betas, self.joint_shapedirs)
+
+    def transforms(self, rotmats: Tensor, rest_joints: Tensor) -> Tensor:
+        """World transforms of the joints, (B, J, 3, 3) and (B, J, 3) -> (B, J, 4, 4)."""
+        return chain(rotmats, rest_joints, self.parents, self.levels)
+
+    def forward(
+        self,
+        global_orient: Tensor,
+        body_pose: Tensor,
+        betas: Tensor,
+        transl: Tensor | None = None,
+    ) -> BodyOutput:
+        """Poses the body.
+
+        Args:
+            global_orient: (B, 3) rotation vectors, or (B, 1, 3, 3) matrices. It turns the body about its pelvis.
+            body_pose: (B, 3 (J - 1)) rotation vectors, or (B, J - 1, 3, 3) matrices.
+            betas: (B, S) shape coefficients, about N(0, 1).
+            transl: (B, 3) metres, added at the end.
+        """
+        rotmats = pose_matrices(global_orient, body_pose)
+        rest = self.rest_joints(betas)
+        world = self.transforms(rotmats, rest)
+        feature = (rotmats[:, 1:] - torch.eye(3, dtype=rotmats.dtype, device=rotmats.device)).flatten(1)
+        shaped = self.v_template + torch.einsum("bk,vck->bvc", betas, self.shapedirs)
+        posed = shaped + (feature @ self.posedirs).unflatten(1, (-1, 3))
+        rotation = world[:, :, :3, :3]
+        offset = world[:, :, :3, 3] - (rotation @ rest.unsqueeze(-1)).squeeze(-1)
+        relative = torch.cat([rotation.flatten(2), offset], 2)  # (B, J, 12)
+        skin = self.lbs_weights @ relative
+        turned = (skin[..., :9].unflatten(-1, (3, 3)) @ posed.unsqueeze(-1)).squeeze(-1)
+        vertices = turned + skin[..., 9:]
+        joints = torch.cat([world[:, :, :3, 3], vertices[:, self.extra_joints_idxs]], 1)
+        if transl is not None:
+            vertices, joints = vertices + transl.unsqueeze(1), joints + transl.unsqueeze(1)
+        return BodyOutput(vertices, joints)
+
+
+def pose_matrices(global_orient: Tensor, body_pose: Tensor) -> Tensor:
+    """Both parts of a pose, as rotation vectors or matrices, -> (B, J, 3, 3)."""
+    if body_pose.ndim == 4:
+        return torch.cat([global_orient.reshape(-1, 1, 3, 3), body_pose], 1)
+    return rotvec_to_rotmat(torch.cat([global_orient, body_pose], 1).unflatten(1, (-1, 3)))
+
+
+def tree_levels(parents: Sequence[int]) -> list[list[int]]:
+    """Joints by their distance from the root."""
+    depth: list[int] = []
+    for parent in parents:
+        depth.append(0 if parent < 0 else depth[parent] + 1)
+    return [[j for j, d in enumerate(depth) if d == level] for level in range(max(depth) + 1)]
+
+
+def chain(rotmats: Tensor, rest_joints: Tensor, parents: Sequence[int], levels: Sequence[Sequence[int]]) -> Tensor:
+    """World transforms down a kinematic tree, one batched product per level of the tree.
+
+    Args:
+        rotmats: (B, J, 3, 3) rotations relative to the parent.
+        rest_joints: (B, J, 3) rest positions, metres.
+        parents: parent of each joint, -1 for the root.
+        levels: `tree_levels(parents)`.
+
+    Returns:
+        (B, J, 4, 4).
+    """
+    roots = [max(parent, 0) for parent in parents]
+    offsets = torch.cat([rest_joints[:, :1], rest_joints[:, 1:] - rest_joints[:, roots[1:]]], 1)
+    local = torch.cat([rotmats, offsets.unsqueeze(-1)], -1)
+    bottom = local.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(*local.shape[:2], 1, 4)
+    local = torch.cat([local, bottom], -2)
+    worlds = [local[:, list(levels[0])]]
+    for above, level in zip(levels, levels[1:], strict=False):
+        places = [list(above).index(parents[j]) for j in level]
+        worlds.append(worlds[-1][:, places] @ local[:, list(level)])
+    order = [j for level in levels for j in level]
+    world = torch.cat(worlds, 1)
+    if order == list(range(len(order))):
+        return world
+    return world[:, [order.index(j) for j in range(len(order))]]
+
+
+def load_body(path: str | Path | None = None, gender: str = "neutral", num_betas: int = 10) -> Body:
+    """The body of a model file or folder; without one, the procedural stand-in.
+
+    Args:
+        path: see `zoo.humans.smpl_file.load_smpl`; None for the stand-in.
+        gender: ``"neutral"``, ``"male"`` or ``"female"``.
+        num_betas: shape coefficients.
+
+    Raises:
+        DataError: there is no such file, or it is no SMPL model.
+    """
+    if path is None:
+        from zoo.humans.standin import standin_arrays
+
+        return Body(standin_arrays(gender))
+    return Body(load_smpl(path, gender, num_betas))
+
+
+def create_smplx(folder: str | Path, model_type: str = "smpl", **arguments: Any) -> nn.Module:
+    """A body model of the smplx package: SMPL, SMPL-H, SMPL-X, MANO, FLAME.
+
+    The package and the files come under the Max Planck Society's licence for non-commercial research.
+
+    Args:
+        folder: of model files, as smplx wants it.
+        model_type: ``"smpl"``, ``"smplh"``, ``"smplx"``, ...
+        arguments: of ``smplx.create``.
+
+    Raises:
+        ConfigError: the package is not installed.
+    """
+    try:
+        import smplx
+    except ModuleNotFoundError:
+        raise ConfigError("SMPL-H and SMPL-X need the smplx package: pip install 'zoo[humans]'.") from None
+    model: nn.Module = smplx.create(str(folder), model_type=model_type, **arguments)
+    return model

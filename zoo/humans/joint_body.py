@@ -1,0 +1,118 @@
+"""The joints of a body without its mesh: what fitting needs, exactly, at a small part of the cost.
+
+A joint that is regressed from posed vertices is sum_v r_v sum_j w_vj (R_j p_v + a_j), where p_v is linear in
+(1, shape, pose feature). Summed over v beforehand, it is sum_j (R_j m_j + c_j a_j) with m_j again linear in those:
+a few dozen (joint, bone) pairs replace thousands of vertices.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from zoo.humans.body import Body, chain, pose_matrices
+from zoo.humans.joints import SPIN_49_SOURCES
+
+
+@dataclass(frozen=True)
+class JointState:
+    """What the joints were computed from; Gauss-Newton differentiates it by hand.
+
+    Attributes:
+        joints: (B, K, 3) the wanted joints.
+        rotmats: (B, J, 3, 3) rotations relative to the parents.
+        world: (B, J, 4, 4) world transforms.
+        rest: (B, J, 3) rest joints.
+        moments: (B, P, 3) of the pairs, before rotation.
+    """
+
+    joints: Tensor
+    rotmats: Tensor
+    world: Tensor
+    rest: Tensor
+    moments: Tensor
+
+
+class JointBody(nn.Module):
+    """Selected joints of a body: posed joints, and points regressed from the posed mesh.
+
+    Args:
+        body: the full body.
+        rows: (K', V) regressors of points from posed vertices.
+        sources: which of the J posed joints followed by the K' points to give, in order; None for all.
+    """
+
+    basis: Tensor
+    pair_mass: Tensor
+    pair_bone: Tensor
+    gather: Tensor
+    joint_template: Tensor
+    joint_shapedirs: Tensor
+
+    def __init__(self, body: Body, rows: Tensor, sources: tuple[int, ...] | None = None) -> None:
+        super().__init__()
+        self.parents, self.levels, self.num_betas = body.parents, body.levels, body.num_betas
+        count = len(body.parents)
+        if sources is None:
+            sources = tuple(range(count + len(rows)))
+        support = rows.abs().sum(0).nonzero().squeeze(1)
+        r, w = rows[:, support].double(), body.lbs_weights[support].double()
+        mass = r @ w  # (K', J)
+        point, bone = mass.abs().gt(1e-9).nonzero(as_tuple=True)
+        share = r[point] * w[:, bone].T  # (P, support)
+        linear = torch.cat(
+            [
+                body.v_template[support].unsqueeze(-1),
+                body.shapedirs[support],
+                body.posedirs.unflatten(1, (-1, 3))[:, support].permute(1, 2, 0),
+            ],
+            -1,
+        ).double()  # (support, 3, 1 + S + 9 (J - 1))
+        gather = torch.zeros(len(sources), count + len(point))
+        for row, source in enumerate(sources):
+            if source < count:
+                gather[row, source] = 1.0
+            else:
+                gather[row, count:][point == source - count] = 1.0
+        constants = {
+            "basis": torch.einsum("ps,scf->fpc", share, linear).flatten(1).float(),
+            "pair_mass": mass[point, bone].float().unsqueeze(-1),
+            "pair_bone": bone,
+            "gather": gather,
+            "joint_template": body.joint_template,
+            "joint_shapedirs": body.joint_shapedirs.flatten(0, 1).T.contiguous(),
+            "identity": torch.eye(3),
+        }
+        for name, value in constants.items():
+            self.register_buffer(name, value.to(body.v_template.device), persistent=False)
+
+    def forward(self, global_orient: Tensor, body_pose: Tensor, betas: Tensor) -> Tensor:
+        """Joints (B, K, 3) in metres; arguments as of `Body`."""
+        return self.state(pose_matrices(global_orient, body_pose), betas).joints
+
+    def state(self, rotmats: Tensor, betas: Tensor) -> JointState:
+        """Joints and intermediate results, from rotation matrices (B, J, 3, 3) and betas (B, S)."""
+        rest = self.joint_template + (betas @ self.joint_shapedirs).unflatten(1, (-1, 3))
+        world = chain(rotmats, rest, self.parents, self.levels)
+        feature = (rotmats[:, 1:] - self.identity).flatten(1)
+        moments = torch.addmm(self.basis[0], torch.cat([betas, feature], 1), self.basis[1:]).unflatten(1, (-1, 3))
+        rotation, position = world[:, :, :3, :3], world[:, :, :3, 3]
+        # R m + c (T - R J) = R (m - c J) + c T
+        lever = moments - self.pair_mass * rest[:, self.pair_bone]
+        turned = (rotation[:, self.pair_bone] @ lever.unsqueeze(-1)).squeeze(-1)
+        parts = torch.cat([position, turned + self.pair_mass * position[:, self.pair_bone]], 1)
+        return JointState(self.gather @ parts, rotmats, world, rest, moments)
+
+
+def spin_joints(body: Body, extra_regressor: Tensor) -> JointBody:
+    """SPIN's 49 joints of a body.
+
+    Args:
+        body: the full body.
+        extra_regressor: (9, V), ``J_regressor_extra``.
+    """
+    picked = torch.zeros(len(body.extra_joints_idxs), body.v_template.shape[0])
+    picked[torch.arange(len(picked)), body.extra_joints_idxs] = 1.0
+    return JointBody(body, torch.cat([picked, extra_regressor.float()]), SPIN_49_SOURCES)
