@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from zoo.humans.body import Body, chain, pose_matrices
 from zoo.humans.joints import SPIN_49_SOURCES
+from zoo.humans.rotations import right_jacobian, skew
 
 
 @dataclass(frozen=True)
@@ -116,3 +117,81 @@ def spin_joints(body: Body, extra_regressor: Tensor) -> JointBody:
     picked = torch.zeros(len(body.extra_joints_idxs), body.v_template.shape[0])
     picked[torch.arange(len(picked)), body.extra_joints_idxs] = 1.0
     return JointBody(body, torch.cat([picked, extra_regressor.float()]), SPIN_49_SOURCES)
+
+
+class JointJacobian:
+    """Derivatives of a `JointBody`'s joints, written out: what autograd would need one pass per number for.
+
+    Args:
+        joints: the joints.
+    """
+
+    def __init__(self, joints: JointBody) -> None:
+        self.joints = joints
+        parents = joints.parents
+        count = len(parents)
+        below = torch.zeros(count, count)  # [i, j]: joint i hangs below j, or is it
+        for i in range(count):
+            j = i
+            while j >= 0:
+                below[i, j] = 1.0
+                j = parents[j]
+        device = joints.gather.device
+        bones = torch.cat([torch.arange(count, device=device), joints.pair_bone])
+        mass = torch.cat([torch.ones(count, 1, device=device), joints.pair_mass])
+        spread = joints.gather.unsqueeze(1) * below.to(device)[bones].T  # (K, J, parts)
+        self.spread = spread.flatten(0, 1)
+        self.spread_mass = (spread @ mass)[None]  # (1, K, J, 1)
+        self.of_pairs = joints.gather[:, count:]
+        self.of_joints = joints.gather[:, :count]
+        shapes = joints.num_betas
+        self.shape_basis = joints.basis[1 : 1 + shapes].unflatten(1, (-1, 3)).permute(1, 2, 0)  # (P, 3, S)
+        self.pose_basis = joints.basis[1 + shapes :].unflatten(0, (-1, 9))  # (J - 1, 9, 3 P)
+        self.rest_basis = joints.joint_shapedirs.unflatten(1, (-1, 3)).permute(1, 2, 0)  # (J, 3, S)
+        self.generators = skew(torch.eye(3, device=device))  # (3, 3, 3)
+        # Where a picked vertex hangs on one bone only, its pair is the whole joint: few rows have several.
+        self.used = self.of_pairs.abs().sum(1).nonzero().squeeze(1)
+
+    def __call__(self, state: JointState, rotvec: Tensor) -> Tensor:
+        """The Jacobian with respect to pose and shape.
+
+        Args:
+            state: of the joints at this pose and shape.
+            rotvec: (B, J, 3) the pose as rotation vectors.
+
+        Returns:
+            (B, K, 3, 3 J + S): metres per radian, then metres per unit of shape.
+        """
+        body = self.joints
+        world, position = state.world[:, :, :3, :3], state.world[:, :, :3, 3]
+        bone = world[:, body.pair_bone]
+        lever = state.moments - body.pair_mass * state.rest[:, body.pair_bone]
+        parts = torch.cat(
+            [position, (bone @ lever.unsqueeze(-1)).squeeze(-1) + body.pair_mass * position[:, body.pair_bone]], 1
+        )
+        # A turn of joint j carries along what hangs below it, about the joint's position.
+        arm = (self.spread @ parts).unflatten(1, (-1, len(body.parents))) - self.spread_mass * position.unsqueeze(1)
+        turned = -skew(arm) @ world.unsqueeze(1)  # (B, K, J, 3, 3)
+        # It also changes the pose-dependent displacement of the rest body.
+        change = (state.rotmats[:, 1:].unsqueeze(2) @ self.generators).flatten(-2)  # (B, J - 1, 3, 9)
+        moments = torch.einsum("jfq,bjif->bqji", self.pose_basis, change)  # (B, 3 P, J - 1, 3)
+        moments = bone @ moments.unflatten(1, (-1, 3)).flatten(3)  # (B, P, 3, 3 (J - 1))
+        moved = self.of_pairs[self.used] @ moments.flatten(2)  # (B, K', 9 (J - 1))
+        moved = moved.unflatten(2, (3, -1, 3)).transpose(2, 3)
+        turned[:, self.used, 1:] += moved
+        by_pose = (turned @ right_jacobian(rotvec).unsqueeze(1)).transpose(2, 3).flatten(3)
+        return torch.cat([by_pose, self._by_shape(world, bone)], -1)
+
+    def _by_shape(self, world: Tensor, bone: Tensor) -> Tensor:
+        body = self.joints
+        moves: list[Tensor] = []
+        for j, parent in enumerate(body.parents):
+            if parent < 0:
+                moves.append(self.rest_basis[j].expand(len(world), -1, -1))
+            else:
+                moves.append(moves[parent] + world[:, parent] @ (self.rest_basis[j] - self.rest_basis[parent]))
+        position = torch.stack(moves, 1)  # (B, J, 3, S)
+        lever = self.shape_basis - body.pair_mass.unsqueeze(-1) * self.rest_basis[body.pair_bone]
+        pairs = bone @ lever + body.pair_mass.unsqueeze(-1) * position[:, body.pair_bone]
+        flat = self.of_joints @ position.flatten(2) + self.of_pairs @ pairs.flatten(2)
+        return flat.unflatten(2, (3, -1))

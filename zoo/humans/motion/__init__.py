@@ -1,0 +1,1 @@
+"""Motion: ASF/AMC, BVH and AMASS files as SMPL poses over time."""

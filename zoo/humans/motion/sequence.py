@@ -1,0 +1,126 @@
+"""A motion as SMPL poses over time, and its AMASS files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from zoo.errors import DataError
+from zoo.files import atomic_path
+from zoo.humans.rotations import rotmat_to_rotvec, rotvec_to_rotmat
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Motion:
+    """A sequence of SMPL poses.
+
+    Attributes:
+        poses: (T, 72) rotation vectors of the 24 SMPL joints, radians, float32; hands are zero.
+        trans: (T, 3) translation in metres, float32.
+        betas: (10,) shape.
+        fps: frames per second.
+        up: the world's vertical axis: ``"y"`` as SMPL's own, ``"z"`` as AMASS'.
+        gender: ``"neutral"``, ``"male"`` or ``"female"``.
+        name: where it comes from.
+    """
+
+    poses: Array
+    trans: Array
+    betas: Array
+    fps: float
+    up: Literal["y", "z"] = "y"
+    gender: str = "neutral"
+    name: str = ""
+
+    def __len__(self) -> int:
+        """Number of frames."""
+        return len(self.poses)
+
+    def resample(self, fps: float) -> Motion:
+        """Every n-th frame, with the smallest n that gives at least about `fps`."""
+        step = max(1, round(self.fps / fps))
+        return replace(self, poses=self.poses[::step], trans=self.trans[::step], fps=self.fps / step)
+
+    def with_up(self, up: Literal["y", "z"], pelvis: Array | None = None) -> Motion:
+        """The same motion in a world with another vertical axis.
+
+        Args:
+            up: the wanted axis.
+            pelvis: (3,) the shaped body's rest pelvis: SMPL turns about it, so the translation has to make up.
+        """
+        if up == self.up:
+            return self
+        sign = 1.0 if up == "z" else -1.0
+        turn = rotvec_to_rotmat(torch.tensor([sign * np.pi / 2, 0.0, 0.0], dtype=torch.float64))
+        root = turn @ rotvec_to_rotmat(torch.from_numpy(self.poses[:, :3]).double())
+        poses = self.poses.copy()
+        poses[:, :3] = rotmat_to_rotvec(root).numpy()
+        centre = np.zeros(3) if pelvis is None else np.asarray(pelvis, float)
+        trans = (self.trans + centre) @ turn.numpy().T - centre
+        return replace(self, poses=poses, trans=trans.astype(np.float32), up=up)
+
+
+def read_amass(path: str | Path) -> Motion:
+    """An AMASS file of the SMPL+H or of the SMPL-X release (``*_stageii.npz``); fingers are left out.
+
+    Raises:
+        DataError: it is absent, damaged or of neither layout.
+    """
+    path = Path(path)
+    try:
+        with np.load(path, allow_pickle=True) as arrays:  # gender is a pickled string in some files
+            content = {name: arrays[name] for name in arrays.files if name in _AMASS_KEYS}
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path} can't be read as an AMASS file ({error}).") from None
+    if "poses" in content:
+        body = content["poses"][:, :66]
+    elif {"root_orient", "pose_body"} <= content.keys():
+        body = np.concatenate([content["root_orient"], content["pose_body"]], 1)
+    else:
+        raise DataError(f"{path} has neither 'poses' nor 'root_orient' and 'pose_body': it is no AMASS motion.")
+    rate = content.get("mocap_framerate", content.get("mocap_frame_rate"))
+    if rate is None or "trans" not in content:
+        raise DataError(f"{path} lacks its frame rate or translation (AMASS' shape.npz files hold no motion).")
+    gender = content.get("gender", np.array("neutral")).item()
+    poses = np.zeros((len(body), 72), np.float32)
+    poses[:, :66] = body
+    return Motion(
+        poses=poses,
+        trans=content["trans"].astype(np.float32),
+        betas=content.get("betas", np.zeros(10))[:10].astype(np.float32),
+        fps=float(rate),
+        up="z",
+        gender=gender.decode() if isinstance(gender, bytes) else str(gender),
+        name=path.stem,
+    )
+
+
+_AMASS_KEYS = frozenset(
+    {"poses", "root_orient", "pose_body", "trans", "betas", "gender", "mocap_framerate", "mocap_frame_rate"}
+)
+
+
+def write_amass(motion: Motion, path: str | Path) -> None:
+    """Writes a motion as AMASS' SMPL+H release does: float64, z up, 156 pose numbers."""
+    turned = motion.with_up("z")
+    poses = np.zeros((len(motion), 156))
+    poses[:, :66] = turned.poses[:, :66]
+    betas = np.zeros(16)
+    betas[: len(motion.betas)] = motion.betas
+    with atomic_path(path) as temporary:
+        np.savez_compressed(
+            temporary,
+            poses=poses,
+            trans=turned.trans.astype(np.float64),
+            betas=betas,
+            gender=np.array(motion.gender),
+            mocap_framerate=np.array(motion.fps),
+            dmpls=np.zeros((len(motion), 8)),
+        )

@@ -1,0 +1,1 @@
+"""SMPLify: a body fitted to its joints in an image or in space."""
