@@ -7,7 +7,7 @@ a few dozen (joint, bone) pairs replace thousands of vertices.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +35,13 @@ class JointState:
     rest: Tensor
     moments: Tensor
 
+    def select(self, other: JointState, chosen: Tensor) -> JointState:
+        """This state with the rows of `other` where `chosen` (B,) holds."""
+        if bool(chosen.all()):
+            return other
+        pairs = ((getattr(self, field.name), getattr(other, field.name)) for field in fields(self))
+        return JointState(*(torch.where(chosen.view(-1, *[1] * (a.ndim - 1)), b, a) for a, b in pairs))
+
 
 class JointBody(nn.Module):
     """Selected joints of a body: posed joints, and points regressed from the posed mesh.
@@ -51,6 +58,7 @@ class JointBody(nn.Module):
     gather: Tensor
     joint_template: Tensor
     joint_shapedirs: Tensor
+    identity: Tensor
 
     def __init__(self, body: Body, rows: Tensor, sources: tuple[int, ...] | None = None) -> None:
         super().__init__()
@@ -130,7 +138,7 @@ class JointJacobian:
         self.joints = joints
         parents = joints.parents
         count = len(parents)
-        below = torch.zeros(count, count)  # [i, j]: joint i hangs below j, or is it
+        below = torch.zeros(count, count, dtype=joints.gather.dtype)  # [i, j]: joint i hangs below j, or is it
         for i in range(count):
             j = i
             while j >= 0:
@@ -138,7 +146,7 @@ class JointJacobian:
                 j = parents[j]
         device = joints.gather.device
         bones = torch.cat([torch.arange(count, device=device), joints.pair_bone])
-        mass = torch.cat([torch.ones(count, 1, device=device), joints.pair_mass])
+        mass = torch.cat([joints.gather.new_ones(count, 1), joints.pair_mass])
         spread = joints.gather.unsqueeze(1) * below.to(device)[bones].T  # (K, J, parts)
         self.spread = spread.flatten(0, 1)
         self.spread_mass = (spread @ mass)[None]  # (1, K, J, 1)
@@ -148,7 +156,7 @@ class JointJacobian:
         self.shape_basis = joints.basis[1 : 1 + shapes].unflatten(1, (-1, 3)).permute(1, 2, 0)  # (P, 3, S)
         self.pose_basis = joints.basis[1 + shapes :].unflatten(0, (-1, 9))  # (J - 1, 9, 3 P)
         self.rest_basis = joints.joint_shapedirs.unflatten(1, (-1, 3)).permute(1, 2, 0)  # (J, 3, S)
-        self.generators = skew(torch.eye(3, device=device))  # (3, 3, 3)
+        self.generators = skew(joints.identity)  # (3, 3, 3)
         # Where a picked vertex hangs on one bone only, its pair is the whole joint: few rows have several.
         self.used = self.of_pairs.abs().sum(1).nonzero().squeeze(1)
 
