@@ -54,6 +54,34 @@ class KeypointBatch(TypedDict):
     betas: Tensor
 
 
+class HumanBatch(TypedDict):
+    """Crops of people.
+
+    Keys:
+        image: (B, 3, H, W) float32 in [0, 1].
+        keypoints: (B, 49, 3) float32: x, y in [-1, 1] across the crop, confidence.
+        pose: (B, 72) float32 rotation vectors in the crop's camera frame; zero where has_smpl is 0.
+        betas: (B, 10) float32; likewise.
+        has_smpl: (B,) int64, 1 where pose and betas are known.
+        pose_3d: (B, 24, 4) float32: the superset's joints in metres, validity; zero where has_pose_3d is 0.
+        has_pose_3d: (B,) int64.
+        rotation: (B,) float32, degrees by which the crop was turned.
+        flipped: (B,) int64, 1 where it was mirrored after that.
+        index: (B,) int64, of the image among the training images.
+    """
+
+    image: Tensor
+    keypoints: Tensor
+    pose: Tensor
+    betas: Tensor
+    has_smpl: Tensor
+    pose_3d: Tensor
+    has_pose_3d: Tensor
+    rotation: Tensor
+    flipped: Tensor
+    index: Tensor
+
+
 @dataclass(frozen=True)
 class PeopleArrays:
     """Drawn people.

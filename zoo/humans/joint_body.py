@@ -179,15 +179,17 @@ class JointJacobian:
         )
         # A turn of joint j carries along what hangs below it, about the joint's position.
         arm = (self.spread @ parts).unflatten(1, (-1, len(body.parents))) - self.spread_mass * position.unsqueeze(1)
-        turned = -skew(arm) @ world.unsqueeze(1)  # (B, K, J, 3, 3)
+        turn = right_jacobian(rotvec)
+        axes = (world @ turn).transpose(2, 3)  # (B, J, 3 numbers of the vector, 3)
+        turned = torch.linalg.cross(axes.unsqueeze(1), arm.unsqueeze(3))  # (B, K, J, 3 numbers, 3)
         # It also changes the pose-dependent displacement of the rest body.
-        change = (state.rotmats[:, 1:].unsqueeze(2) @ self.generators).flatten(-2)  # (B, J - 1, 3, 9)
-        moments = torch.einsum("jfq,bjif->bqji", self.pose_basis, change)  # (B, 3 P, J - 1, 3)
+        generators = torch.einsum("bjik,icd->bjkcd", turn[:, 1:], self.generators)
+        change = (state.rotmats[:, 1:].unsqueeze(2) @ generators).flatten(-2)  # (B, J - 1, 3 numbers, 9)
+        moments = torch.einsum("jfq,bjif->bqji", self.pose_basis, change)  # (B, 3 P, J - 1, 3 numbers)
         moments = bone @ moments.unflatten(1, (-1, 3)).flatten(3)  # (B, P, 3, 3 (J - 1))
         moved = self.of_pairs[self.used] @ moments.flatten(2)  # (B, K', 9 (J - 1))
-        moved = moved.unflatten(2, (3, -1, 3)).transpose(2, 3)
-        turned[:, self.used, 1:] += moved
-        by_pose = (turned @ right_jacobian(rotvec).unsqueeze(1)).transpose(2, 3).flatten(3)
+        by_pose = turned.flatten(2, 3).transpose(2, 3).contiguous()  # (B, K, 3, 3 J)
+        by_pose[:, self.used, :, 3:] += moved.unflatten(2, (3, -1))
         return torch.cat([by_pose, self._by_shape(world, bone)], -1)
 
     def _by_shape(self, world: Tensor, bone: Tensor) -> Tensor:

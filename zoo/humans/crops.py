@@ -1,0 +1,118 @@
+"""Crops of people: one affine warp from the picture to a square, and the same map for keypoints.
+
+The box has its centre in pixels and its side in units of 200 pixels, as SPIN's annotations give it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from zoo.humans.joints import BODY_25_FLIP, SPIN_49_FLIP, SUPERSET_FLIP
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Variation:
+    """How a crop is varied in training.
+
+    Attributes:
+        flip: mirrored.
+        rotation: degrees.
+        scale: of the box.
+        colour: (3,) factors of the channels.
+    """
+
+    flip: bool = False
+    rotation: float = 0.0
+    scale: float = 1.0
+    colour: Array | None = None
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How much crops are varied; the defaults are SPIN's.
+
+    Attributes:
+        flip: probability of mirroring.
+        rotation: standard deviation in degrees; at most twice that, and none with probability 0.6.
+        scale: standard deviation, and the most that the box grows or shrinks.
+        colour: factors lie within 1 +- this.
+    """
+
+    flip: float = 0.5
+    rotation: float = 30.0
+    scale: float = 0.25
+    colour: float = 0.4
+
+    def draw(self, rng: np.random.Generator) -> Variation:
+        """A random variation."""
+        flip = bool(rng.random() < self.flip)
+        colour = rng.uniform(1 - self.colour, 1 + self.colour, 3)
+        rotation = float(np.clip(rng.normal(0, 1), -2, 2) * self.rotation)
+        scale = float(np.clip(1 + rng.normal(0, 1) * self.scale, 1 - self.scale, 1 + self.scale))
+        return Variation(flip, rotation if rng.random() >= 0.6 else 0.0, scale, colour)
+
+
+def crop_matrix(centre: Array, scale: float, rotation: float, size: int) -> Array:
+    """The map (3, 3) from the picture's pixels to those of the crop.
+
+    The picture is turned by `rotation` degrees about the box's centre: anticlockwise as one looks at it.
+    """
+    zoom = size / (200.0 * scale)
+    matrix = np.diag([zoom, zoom, 1.0])
+    matrix[:2, 2] = size * (0.5 - np.asarray(centre, float) / (200.0 * scale))
+    if rotation:
+        angle = -np.deg2rad(rotation)
+        turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1.0]])
+        middle = np.array([[1, 0, size / 2], [0, 1, size / 2], [0, 0, 1.0]])
+        back = np.array([[1, 0, -size / 2], [0, 1, -size / 2], [0, 0, 1.0]])
+        matrix = middle @ turn @ back @ matrix
+    return matrix
+
+
+def crop_image(picture: Array, centre: Array, scale: float, size: int, rotation: float = 0.0) -> Array:
+    """The box of a picture (H, W, 3) uint8 as a square (size, size, 3), bilinear, black outside.
+
+    Where the box is more than twice as large as the crop, the picture is shrunk first, so that no detail aliases.
+    """
+    centre = np.asarray(centre, float)
+    shrink = max(1, int(200.0 * scale / size))
+    image = Image.fromarray(picture)
+    if shrink > 1:
+        image = image.reduce(shrink)
+        centre, scale = centre / shrink, scale / shrink
+    inverse = np.linalg.inv(crop_matrix(centre, scale, rotation, size))
+    return np.asarray(
+        image.transform((size, size), Image.Transform.AFFINE, tuple(inverse[:2].ravel()), Image.Resampling.BILINEAR)
+    )
+
+
+def crop_keypoints(keypoints: Array, centre: Array, scale: float, rotation: float, flip: bool) -> Array:
+    """Keypoints (49, 3) or (24, 3) in the picture's pixels -> [-1, 1] across the crop, mirrored if wanted."""
+    out = np.array(keypoints, np.float32)
+    matrix = crop_matrix(centre, scale, rotation, 2)
+    out[:, :2] = out[:, :2] @ matrix[:2, :2].T + matrix[:2, 2] - 1.0
+    return flip_points(out) if flip else out
+
+
+def flip_points(points: Array) -> Array:
+    """Mirrored points about x = 0, left and right swapped; (49, C), (25, C) or (24, C)."""
+    order = {49: SPIN_49_FLIP, 25: BODY_25_FLIP, 24: SUPERSET_FLIP}[len(points)]
+    out = points[list(order)].copy()
+    out[:, 0] = -out[:, 0]
+    return out
+
+
+def turn_points(points: Array, rotation: float, flip: bool) -> Array:
+    """Joints in space (24, 4) of the superset, turned with the picture by `rotation` degrees, then mirrored."""
+    angle = -np.deg2rad(rotation)
+    turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
+    out = points.copy()
+    out[:, :3] = points[:, :3] @ turn.T
+    return flip_points(out) if flip else out

@@ -1,0 +1,1 @@
+"""SPIN: SMPL regressed from an image, taught by fits in the training loop."""

@@ -1,0 +1,355 @@
+"""SPIN as a LightningModule."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, TypedDict
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+from torchmetrics import MeanMetric, MetricCollection
+
+from zoo.data.bodies import HumanBatch
+from zoo.errors import ConfigError
+from zoo.humans import figures
+from zoo.humans.body_set import load_body_set
+from zoo.humans.cameras import crop_translation, default_focal_length
+from zoo.humans.crops import crop_image
+from zoo.humans.joints import H36M_TO_J14
+from zoo.humans.metrics import PCK, MeanPointError, point_errors
+from zoo.humans.results import check_output, read_picture, write_people
+from zoo.humans.rotations import rotmat_to_rot6d, rotmat_to_rotvec, rotvec_to_rotmat
+from zoo.humans.smplify.module import place_people, to_pixels
+from zoo.humans.smplify.prior import MaxMixturePrior, load_prior
+from zoo.humans.smplify.solver import Optimizer, SMPLify
+from zoo.humans.spin.fits import FitsDictionary, load_fits
+from zoo.humans.spin.loop import Signal, teach, training_losses
+from zoo.humans.spin.losses import LossWeights
+from zoo.humans.spin.network import HMR, Backbone, Regression
+from zoo.module import ZooModule
+from zoo.registry import register_model
+
+PRIOR_WEIGHTS = "humans/smplify-activities"
+_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_TRACKED = 400  # fits whose quality is logged where the truth is known
+
+
+class Bodies(TypedDict):
+    """What a test or predict step gives: rotation matrices (B, 24, 3, 3), betas (B, 10), camera (B, 3)."""
+
+    rotmats: Tensor
+    betas: Tensor
+    camera: Tensor
+
+
+@register_model("humans/spin")
+class SPIN(ZooModule):
+    """Regresses SMPL from a crop of a person; fits that start at its predictions teach it.
+
+    Args:
+        backbone: ``"resnet50"`` (the paper's), ``"resnet34"``, ``"resnet18"`` or ``"small"``.
+        hidden, rounds, dropout, activation: see `zoo.humans.spin.network.IterativeRegressor`.
+        img_size: side of the crops, pixels.
+        signal: ``"spin"`` fits in the loop; ``"static"`` keeps the first fits; ``"keypoints"`` uses none.
+        fit_optimizer, fit_steps: of the fits in the loop, see `zoo.humans.smplify.solver.SMPLify`.
+        fit_threshold: mean reprojection above which a fit does not teach.
+        start_optimizer, start_steps, start_yaws: of the first fits, made from the keypoints where the data brings
+            none.
+        fits: file of first fits, in the official layout; for training sets of one data set.
+        lr: learning rate of Adam.
+        schedule: ``"constant"`` (the paper's) or ``"one-cycle"`` with `lr` as its peak.
+        keypoints_weight, keypoints_3d_weight, pose_weight, betas_weight: of the losses.
+        body: folder of the body model, see `zoo.humans.body_set.load_body_set`; None for the stand-in.
+        prior: file of the pose prior (``gmm_08.pkl``); None for the one that ships, fitted to our activities.
+    """
+
+    network: HMR
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    def __init__(
+        self,
+        backbone: Backbone = "resnet50",
+        hidden: int = 1024,
+        rounds: int = 3,
+        dropout: float = 0.5,
+        activation: bool = False,
+        img_size: int = 224,
+        signal: Signal = "spin",
+        fit_optimizer: Optimizer = "adam",
+        fit_steps: int = 100,
+        fit_threshold: float = 100.0,
+        start_optimizer: Optimizer = "gauss-newton",
+        start_steps: int = 15,
+        start_yaws: tuple[float, ...] = (0.0, -65.0, 65.0),
+        fits: str | None = None,
+        lr: float = 5e-5,
+        schedule: Literal["constant", "one-cycle"] = "constant",
+        keypoints_weight: float = 5.0,
+        keypoints_3d_weight: float = 5.0,
+        pose_weight: float = 1.0,
+        betas_weight: float = 0.001,
+        body: str | None = None,
+        prior: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.network = HMR(backbone, hidden, rounds, dropout, activation)
+        self.bodies = load_body_set(body)
+        pose_prior = _shipped_prior() if prior is None else load_prior(prior)
+        self.solver = SMPLify(self.bodies.spin, pose_prior, fit_steps, fit_optimizer, "superset")
+        mean = rotvec_to_rotmat(pose_prior.mean_pose().unflatten(0, (-1, 3)))
+        self.network.init_pose[0, 6:] = rotmat_to_rot6d(mean).flatten()
+        self.loss_weights = LossWeights(keypoints_weight, keypoints_3d_weight, pose_weight, betas_weight)
+        self.fits: FitsDictionary | None = None
+        for name, values in (("pixel_mean", _IMAGENET_MEAN), ("pixel_std", _IMAGENET_STD)):
+            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
+        self.train_losses = torch.nn.ModuleDict()
+        for name in ("total", "keypoints", "keypoints_3d", "pose", "betas", "fit_updates", "fit_loss"):
+            self.train_losses[name] = MeanMetric()
+        # Named as in the papers: errors are in mm, relative to the pelvis or after Procrustes alignment.
+        self.val_metrics = MetricCollection(
+            {"mpjpe": MeanPointError("none"), "pa_mpjpe": MeanPointError("procrustes")}, prefix="val/"
+        )
+        self.test_metrics = MetricCollection(
+            {
+                "mpjpe": MeanPointError("none"),
+                "pa_mpjpe": MeanPointError("procrustes"),
+                "pck150": PCK(0.15, alignment="none"),
+                "auc": PCK(0.15, steps=31, alignment="none"),
+            },
+            prefix="test/",
+        )
+        self.test_pve = MeanPointError("none")
+
+    def forward(self, image: Tensor) -> Regression:
+        """Bodies in crops (B, 3, H, W), pixels in [0, 1]."""
+        regression: Regression = self.network((image - self.pixel_mean) / self.pixel_std)
+        return regression
+
+    # --- fits ---------------------------------------------------------------------------------------------------
+
+    def on_fit_start(self) -> None:
+        """Makes or reads the first fits, unless a checkpoint brought some."""
+        if self.fits is not None or self.hparams["signal"] == "keypoints":
+            return
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if not hasattr(data, "training_keypoints"):
+            raise ConfigError(f"{data.zoo_name} has no keypoints to fit to: SPIN trains on humans/rendered-people or humans/images.")
+        keypoints = data.training_keypoints()
+        if self.hparams["fits"] is not None:
+            self.fits = load_fits(self.hparams["fits"], len(keypoints))
+            return
+        table = data.initial_fits()
+        self.fits = FitsDictionary(self._fit_all(keypoints) if table is None else table)
+        self._log_fit_quality("fits/start")
+
+    @torch.no_grad()
+    def _fit_all(self, keypoints: Tensor) -> Tensor:
+        """First fits (N, 82) from the keypoints alone."""
+        own = self.hparams
+        solver = self.solver.with_settings(own["start_steps"], own["start_optimizer"], "visible")
+        rows = []
+        for part in to_pixels(keypoints).split(256):
+            fit = solver.from_scratch(part.to(self.device), tuple(own["start_yaws"]))
+            rows.append(torch.cat([fit.pose, fit.betas], 1).cpu())
+        return torch.cat(rows)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The fits belong to the state of the training."""
+        if self.fits is not None:
+            checkpoint["fits"] = self.fits.table
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes up the fits."""
+        if "fits" in checkpoint:
+            self.fits = FitsDictionary(checkpoint["fits"].cpu().clone())
+
+    def on_train_epoch_end(self) -> None:
+        """Logs how good the stored fits are, where the truth is known."""
+        self._log_fit_quality("fits")
+
+    @torch.no_grad()
+    def _log_fit_quality(self, prefix: str) -> None:
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if self.fits is None or not hasattr(data, "training_truth"):
+            return
+        pose, betas = (t[:_TRACKED].to(self.device) for t in data.training_truth())
+        rows = self.fits.table[:_TRACKED].to(self.device)
+        found, truth = self.evaluation_joints(rows[:, :72], rows[:, 72:]), self.evaluation_joints(pose, betas)
+        named = {"mpjpe": "none", "pa_mpjpe": "procrustes"}
+        errors = {
+            f"{prefix}_{name}" if "/" in prefix else f"{prefix}/{name}": 1000
+            * point_errors(found, truth, how).mean()  # type: ignore[arg-type]
+            for name, how in named.items()
+        }
+        if "/" in prefix:
+            self.first_fit_errors = {name: float(value) for name, value in errors.items()}
+        else:
+            self.log_dict({**errors, **getattr(self, "first_fit_errors", {})}, rank_zero_only=True)
+
+    # --- steps --------------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: HumanBatch, batch_idx: int) -> Tensor:
+        """The step of section 3 of the paper."""
+        regression = self(batch["image"])
+        joints = self.bodies.spin.state(regression.rotmats, regression.betas).joints
+        teaching = None
+        if self.fits is not None:
+            index, rotation, flipped = batch["index"], batch["rotation"], batch["flipped"]
+            teaching = teach(
+                self.solver,
+                regression if self.hparams["signal"] == "spin" else None,
+                self.fits.get(index, rotation, flipped),
+                to_pixels(batch["keypoints"]),
+                (batch["pose"], batch["betas"], batch["has_smpl"]),
+                self.hparams["fit_threshold"],
+            )
+            found = (index, rotation, flipped, teaching.update, teaching.pose, teaching.betas)
+            if self.trainer.world_size > 1:  # every process keeps the whole table
+                found = tuple(t.flatten(0, 1) for t in self.all_gather(found))  # type: ignore[assignment]
+            self.fits.set(*found)
+            self.train_losses["fit_updates"](teaching.update.float())
+            self.train_losses["fit_loss"](teaching.loss)
+        pose_3d = (batch["pose_3d"], batch["has_pose_3d"]) if bool(batch["has_pose_3d"].any()) else None
+        losses = training_losses(regression, joints, teaching, batch["keypoints"], pose_3d, self.loss_weights)
+        for name, value in losses.items():
+            self.train_losses[name](value.detach())
+        for name in (*losses, *(("fit_updates", "fit_loss") if teaching is not None else ())):
+            label = "loss" if name == "total" else name
+            self.log(f"train/{label}", self.train_losses[name], prog_bar=name == "total", on_step=False, on_epoch=True)
+        return losses["total"]
+
+    def evaluation_joints(self, pose: Tensor, betas: Tensor) -> Tensor:
+        """The 14 joints of the literature about the pelvis, (B, 14, 3) metres, of a pose in either form."""
+        if pose.ndim == 2:
+            pose = rotvec_to_rotmat(pose.unflatten(1, (-1, 3)))
+        joints = self.bodies.h36m.to(pose.device).state(pose, betas).joints
+        return (joints - joints[:, :1])[:, list(H36M_TO_J14)]
+
+    def validation_step(self, batch: HumanBatch, batch_idx: int) -> None:
+        """Errors of the joints."""
+        regression = self(batch["image"])
+        found = self.evaluation_joints(regression.rotmats, regression.betas)
+        self.val_metrics.update(found, self.evaluation_joints(batch["pose"], batch["betas"]))
+        self.log_dict(dict(self.val_metrics.items()), prog_bar=True, batch_size=len(found))
+
+    def test_step(self, batch: HumanBatch, batch_idx: int) -> Bodies:
+        """Errors of joints and vertices."""
+        regression = self(batch["image"])
+        found = self.evaluation_joints(regression.rotmats, regression.betas)
+        self.test_metrics.update(found, self.evaluation_joints(batch["pose"], batch["betas"]))
+        vertices = self._centred(regression.rotmats, regression.betas)
+        truth = rotvec_to_rotmat(batch["pose"].unflatten(1, (-1, 3)))
+        self.test_pve.update(vertices, self._centred(truth, batch["betas"]))
+        self.log_dict({**dict(self.test_metrics.items()), "test/pve": self.test_pve}, batch_size=len(found))
+        return {"rotmats": regression.rotmats, "betas": regression.betas, "camera": regression.camera}
+
+    def _mesh(self, rotmats: Tensor, betas: Tensor) -> Tensor:
+        vertices: Tensor = self.bodies.body.to(rotmats.device)(rotmats[:, :1], rotmats[:, 1:], betas).vertices
+        return vertices
+
+    def _centred(self, rotmats: Tensor, betas: Tensor) -> Tensor:
+        """Vertices about the pelvis of the H36M regressor."""
+        pelvis = self.bodies.h36m.to(rotmats.device).state(rotmats, betas).joints[:, :1]
+        return self._mesh(rotmats, betas) - pelvis
+
+    def predict_step(self, batch: HumanBatch, batch_idx: int) -> Bodies:
+        """Bodies."""
+        regression = self(batch["image"])
+        return {"rotmats": regression.rotmats, "betas": regression.betas, "camera": regression.camera}
+
+    def configure_optimizers(self) -> Any:
+        """Adam without weight decay, at a constant rate or with one cycle."""
+        lr = self.hparams["lr"]
+        optimizer = torch.optim.Adam(self.network.parameters(), lr=lr)
+        if self.hparams["schedule"] == "constant":
+            return optimizer
+        steps = int(self.trainer.estimated_stepping_batches)
+        scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=max(steps, 2), pct_start=0.1)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    # --- pictures and files -------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def figures(self, batch: HumanBatch, output: Bodies) -> dict[str, Figure]:
+        """Predictions over the images and from the side, and what SMPLify makes of them."""
+        count = min(6, len(batch["image"]))
+        rotmats, betas, camera = (output[name][:count] for name in ("rotmats", "betas", "camera"))  # type: ignore[literal-required]
+        keypoints = to_pixels(batch["keypoints"][:count])
+        start = rotmat_to_rotvec(rotmats).flatten(1)
+        translation = crop_translation(camera)
+        fit = self.solver.with_settings(15, "gauss-newton", "visible")(start, betas, translation, keypoints)
+        truth_pose, truth_betas = batch["pose"][:count], batch["betas"][:count]
+        truth = self.evaluation_joints(truth_pose, truth_betas)
+        errors = point_errors(self.evaluation_joints(rotmats, betas), truth, "procrustes").mean(1)
+        after = point_errors(self.evaluation_joints(fit.pose, fit.betas), truth, "procrustes").mean(1)
+        titles = [f"PA-MPJPE {1000 * float(a):.0f},\nfitted {1000 * float(b):.0f} mm" for a, b in zip(errors, after, strict=True)]
+        columns = {
+            "regressed": self._mesh(rotmats, betas),
+            "fitted from there": self._mesh(rotvec_to_rotmat(fit.pose.unflatten(1, (-1, 3))), fit.betas),
+        }
+        drawn = figures.people(
+            batch["image"][:count].permute(0, 2, 3, 1).cpu().numpy(),
+            {name: vertices.cpu().numpy() for name, vertices in columns.items()},
+            self.bodies.body.faces.cpu().numpy(),
+            {"regressed": translation.cpu().numpy(), "fitted from there": fit.translation.cpu().numpy()},
+            titles,
+        )
+        return {"people": drawn}
+
+    @torch.no_grad()
+    def predict_file(
+        self,
+        input: Path,
+        output: Path,
+        box: tuple[float, float, float, float] | None = None,
+        focal_length: float | None = None,
+    ) -> dict[str, Any]:
+        """Finds the body of a person in a photograph.
+
+        Args:
+            input: the picture.
+            output: .png for the picture with the body; .ply, .obj, .glb or .stl for the mesh, or .json for pose,
+                shape and camera: then the picture with the body is written beside it.
+            box: left, top, width and height of the person in pixels; the whole picture by default.
+            focal_length: of the picture in pixels; its diagonal by default.
+
+        Raises:
+            DataError: the picture can't be read, or the output's suffix is unknown.
+        """
+        check_output(output)
+        picture = read_picture(input)
+        height, width = picture.shape[:2]
+        left, top, box_width, box_height = box or (0.0, 0.0, float(width), float(height))
+        if box_width <= 0 or box_height <= 0:
+            raise ConfigError(f"box should be left, top, width, height with positive sizes, not {box}.")
+        centre = torch.tensor([[left + box_width / 2, top + box_height / 2]])
+        side = torch.tensor([1.1 * max(box_width, box_height)])
+        crop = crop_image((picture * 255).astype("uint8"), centre[0].numpy(), float(side) / 200, self.hparams["img_size"])
+        image = torch.from_numpy(crop.copy()).permute(2, 0, 1)[None].float().to(self.device) / 255
+        regression = self(image)
+        people = place_people(
+            rotmat_to_rotvec(regression.rotmats).flatten(1),
+            regression.betas,
+            crop_translation(regression.camera),
+            (centre, side, (width, height), focal_length or default_focal_length(width, height)),
+            self.bodies.body,
+            self.solver,
+        )
+        written = write_people(output, people, self.bodies.body.faces.numpy(), picture)
+        return {
+            "distance_m": round(float(people[0].translation[2]), 2),
+            "written": ", ".join(map(str, written)),
+        }
+
+
+def _shipped_prior() -> MaxMixturePrior:
+    """The prior of the SMPLify weights that ship with the package."""
+    from zoo.pretrained import network_weights
+
+    tensors = network_weights(PRIOR_WEIGHTS)
+    prior = MaxMixturePrior(len(tensors["prior.weights"]))
+    prior.load_state_dict({name.removeprefix("prior."): value for name, value in tensors.items()})
+    return prior
