@@ -6,7 +6,6 @@ Both are procedural: poses of ten activities and frames of real motion capture, 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy as np

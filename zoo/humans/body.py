@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +157,7 @@ def chain(rotmats: Tensor, rest_joints: Tensor, parents: Sequence[int], levels: 
     bottom = local.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(*local.shape[:2], 1, 4)
     local = torch.cat([local, bottom], -2)
     worlds = [local[:, list(levels[0])]]
-    for above, level in zip(levels, levels[1:], strict=False):
+    for above, level in pairwise(levels):
         places = [list(above).index(parents[j]) for j in level]
         worlds.append(worlds[-1][:, places] @ local[:, list(level)])
     order = [j for level in levels for j in level]

@@ -46,7 +46,7 @@ def read_mesh(path: Path) -> tuple[Array, Array]:
     import trimesh
 
     try:
-        mesh = trimesh.load(path, process=False, force="mesh")
+        mesh: Any = trimesh.load(path, process=False, force="mesh")
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise DataError(f"{path} can't be read as a mesh ({error}).") from None
     return np.asarray(mesh.vertices), np.asarray(mesh.faces)

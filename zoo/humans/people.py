@@ -17,6 +17,8 @@ from scipy.spatial.transform import Rotation
 
 from zoo import assets
 from zoo.humans.body import load_body
+from zoo.humans.body_set import load_body_set
+from zoo.humans.joint_body import JointBody
 from zoo.humans.joints import SMPL_24, flip_pose
 
 Array = NDArray[Any]
@@ -217,7 +219,7 @@ def random_views(body_pose: Array, rng: Generator, yaw: float = 90.0) -> People:
     pose = np.concatenate([orient.as_rotvec(), body_pose], 1).astype(np.float32)
     joints = _extent_joints(pose, betas)
     middle = 0.5 * (joints.min(1) + joints.max(1))
-    extent = np.maximum(np.ptp(joints[..., :2], axis=1).max(1) + 0.16, 1.0)  # joints lie inside the body
+    extent = np.maximum(np.ptp(joints[..., :2], axis=1).max(1) + 0.08, 1.0)  # joints lie inside the body
     focal = rng.uniform(1.5, 4.0, count)
     depth = focal * extent / rng.uniform(0.70, 0.85, count)
     shift = np.concatenate([rng.normal(0, 0.03, (count, 2)), np.zeros((count, 1))], 1)
@@ -226,17 +228,14 @@ def random_views(body_pose: Array, rng: Generator, yaw: float = 90.0) -> People:
 
 
 @cache
-def _body() -> Any:
-    return load_body()
+def _joints() -> JointBody:
+    return load_body_set().spin
 
 
 def _extent_joints(pose: Array, betas: Array) -> Array:
-    body = _body()
-    from zoo.humans.body import pose_matrices
-
+    """SPIN's joints (N, 49, 3), which reach from the toes to the top of the head."""
     posed, shape = torch.from_numpy(pose), torch.from_numpy(betas).float()
-    world = body.transforms(pose_matrices(posed[:, :3], posed[:, 3:]), body.rest_joints(shape))
-    joints: Array = world[..., :3, 3].numpy()
+    joints: Array = _joints()(posed[:, :3], posed[:, 3:], shape).numpy()
     return joints
 
 

@@ -5,6 +5,7 @@ No window or graphics card is needed. The camera looks along +z, x to the right,
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import numpy as np
@@ -19,11 +20,13 @@ DEFAULT_COLOUR = (0.62, 0.71, 0.86)
 
 def _raycaster(vertices: Array, faces: Array) -> Any:
     try:
-        import open3d as o3d
+        o3d: Any = importlib.import_module("open3d")
     except ModuleNotFoundError:
         raise ConfigError("Rendering bodies needs Open3D: pip install 'zoo[humans]'.") from None
     except OSError as error:
-        raise ConfigError(f"Open3D can't be loaded ({error}). On Debian: apt-get install libusb-1.0-0 libgomp1.") from None
+        raise ConfigError(
+            f"Open3D can't be loaded ({error}). On Debian: apt-get install libusb-1.0-0 libgomp1."
+        ) from None
     scene = o3d.t.geometry.RaycastingScene(nthreads=1)
     scene.add_triangles(
         o3d.core.Tensor(np.ascontiguousarray(vertices, np.float32)),
@@ -123,7 +126,7 @@ def side_view(vertices: Array, faces: Array, size: tuple[int, int], degrees: flo
     turned = (vertices - middle) @ turn.T
     extent = max(np.ptp(turned[:, 0]), np.ptp(turned[:, 1]), 1e-6)
     distance, focal = 10.0, 0.85 * min(size) / extent * 10.0
-    return render(turned + [0, 0, distance], faces, focal, size, **look)[0]
+    return render(turned + np.array([0.0, 0.0, distance]), faces, focal, size, **look)[0]
 
 
 def upright(vertices: Array) -> Array:

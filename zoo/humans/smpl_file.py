@@ -83,14 +83,16 @@ def _array(value: Any) -> Array:
     if {"a", "idxs", "preferred_shape"} <= state.keys():  # chumpy's Select: a sliced array
         return _array(state["a"]).ravel()[np.asarray(state["idxs"])].reshape(state["preferred_shape"])
     if {"data", "indices", "indptr"} <= state.keys():  # a sparse matrix, of columns as SMPL writes it
-        rows, columns = state.get("_shape", state.get("shape"))
+        rows, columns = state["_shape"] if "_shape" in state else state["shape"]
         dense = np.zeros((rows, columns))
         indices, indptr = np.asarray(state["indices"]), np.asarray(state["indptr"])
         by_column = len(indptr) == columns + 1
         major = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
         np.add.at(dense, (indices, major) if by_column else (major, indices), np.asarray(state["data"]))
         return dense
-    raise DataError(f"An object of the body model can't be read as an array (it holds {', '.join(state) or 'nothing'}).")
+    raise DataError(
+        f"An object of the body model can't be read as an array (it holds {', '.join(state) or 'nothing'})."
+    )
 
 
 def read_pickle(path: Path) -> dict[str, Any]:

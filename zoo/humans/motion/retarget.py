@@ -66,13 +66,15 @@ def smpl_directions(body: Body) -> dict[str, Array]:
 def smallest_rotation(source: Array, target: Array) -> Array:
     """The rotation (3, 3) of smallest angle that takes one unit vector to another."""
     axis = np.cross(source, target)
-    sine, cosine = np.linalg.norm(axis), float(source @ target)
+    sine, cosine = float(np.linalg.norm(axis)), float(source @ target)
     if sine < 1e-12:
         if cosine > 0:
             return np.eye(3)
         axis, sine = np.cross(source, np.eye(3)[np.abs(source).argmin()]), 1.0
         axis /= np.linalg.norm(axis)
-    return Rotation.from_rotvec(axis / np.linalg.norm(axis) * np.arctan2(sine if cosine > -1 else 0.0, cosine)).as_matrix()
+    return Rotation.from_rotvec(
+        axis / np.linalg.norm(axis) * np.arctan2(sine if cosine > -1 else 0.0, cosine)
+    ).as_matrix()
 
 
 def retarget(motion: SkeletonMotion, body: Body, fps: float = 30.0) -> Motion:
@@ -113,7 +115,11 @@ def retarget(motion: SkeletonMotion, body: Body, fps: float = 30.0) -> Motion:
     theirs = motion.lengths[names["left_hip"]] + motion.lengths[names["left_knee"]]
     trans = motion.root[::step] * (leg / theirs) - rest[0]
     return Motion(
-        poses.reshape(frames, 72), trans.astype(np.float32), np.zeros(10, np.float32), motion.fps / step, name=motion.name
+        poses.reshape(frames, 72),
+        trans.astype(np.float32),
+        np.zeros(10, np.float32),
+        motion.fps / step,
+        name=motion.name,
     )
 
 
@@ -125,7 +131,9 @@ def read_mocap_folder(folder: str | Path, body: Body, fps: float = 30.0) -> list
     """
     folder = Path(folder).expanduser()
     recordings = [
-        read_acclaim(asf, amc) for asf in sorted(folder.glob("*.asf")) for amc in sorted(folder.glob(f"{asf.stem}_*.amc*"))
+        read_acclaim(asf, amc)
+        for asf in sorted(folder.glob("*.asf"))
+        for amc in sorted(folder.glob(f"{asf.stem}_*.amc*"))
     ]
     recordings += [read_bvh(path) for path in sorted(folder.glob("*.bvh"))]
     if not recordings:

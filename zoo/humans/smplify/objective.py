@@ -42,6 +42,9 @@ class Weights:
     sigma: float = 100.0
 
 
+DEFAULT_WEIGHTS = Weights()
+
+
 def gmof(x: Tensor, sigma: float) -> Tensor:
     """Geman-McClure's robust square: x^2 for small x, sigma^2 for large."""
     squared = x.square()
@@ -88,7 +91,7 @@ def camera_energy(
     keypoints: Tensor,
     which: CameraJoints = "auto",
     focal_length: float = FOCAL_LENGTH,
-    weights: Weights = Weights(),  # noqa: B008 (frozen)
+    weights: Weights = DEFAULT_WEIGHTS,
 ) -> Tensor:
     """Objective of the camera stage per example, (B,).
 
@@ -122,7 +125,7 @@ def prior_energy(
     body_pose: Tensor,
     betas: Tensor,
     prior: MaxMixturePrior,
-    weights: Weights = Weights(),  # noqa: B008 (frozen)
+    weights: Weights = DEFAULT_WEIGHTS,
 ) -> Tensor:
     """What the objective knows without the image: pose, joint angles, shape; (B,)."""
     pose = weights.pose**2 * prior(body_pose)
@@ -139,7 +142,7 @@ def body_energy(
     keypoints: Tensor,
     prior: MaxMixturePrior,
     focal_length: float = FOCAL_LENGTH,
-    weights: Weights = Weights(),  # noqa: B008 (frozen)
+    weights: Weights = DEFAULT_WEIGHTS,
 ) -> Tensor:
     """Objective of the body stage per example, (B,); arguments as above."""
     data = reprojection(joints, translation, centre, keypoints, focal_length, weights.sigma).sum(1)

@@ -18,6 +18,7 @@ from zoo.humans.joint_body import JointBody, JointJacobian
 from zoo.humans.rotations import rotmat_to_rotvec, rotvec_to_rotmat
 from zoo.humans.smplify.gauss_newton import ImageTerm, PointTerm, Priors, minimise
 from zoo.humans.smplify.objective import (
+    DEFAULT_WEIGHTS,
     CameraJoints,
     Weights,
     body_energy,
@@ -87,7 +88,7 @@ class SMPLify(nn.Module):
         optimizer: Optimizer = "adam",
         camera_joints: CameraJoints = "auto",
         focal_length: float = FOCAL_LENGTH,
-        weights: Weights = Weights(),  # noqa: B008 (frozen)
+        weights: Weights = DEFAULT_WEIGHTS,
     ) -> None:
         super().__init__()
         self.joints = joints
@@ -256,9 +257,7 @@ class _Problem:
 
         return loss
 
-    def _two_stages(
-        self, pose: Tensor, betas: Tensor, translation: Tensor, descend: Callable[..., Tensor]
-    ) -> Fit:
+    def _two_stages(self, pose: Tensor, betas: Tensor, translation: Tensor, descend: Callable[..., Tensor]) -> Fit:
         camera = descend(self._camera_loss(translation, pose[:, 3:], betas), torch.cat([pose[:, :3], translation], 1))
         orient, translation = camera[:, :3], camera[:, 3:]
         numbers = descend(self._body_loss(translation), torch.cat([orient, pose[:, 3:], betas], 1))
@@ -295,7 +294,7 @@ class _Problem:
                     (numbers.grad,) = torch.autograd.grad(value, numbers)
                 return value.detach()
 
-            optimizer.step(closure)  # type: ignore[no-untyped-call]
+            optimizer.step(closure)
             return numbers.detach()
 
         return self._two_stages(pose, betas, translation, descend)

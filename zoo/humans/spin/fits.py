@@ -69,7 +69,11 @@ def load_fits(path: str | Path, count: int) -> FitsDictionary:
     """
     try:
         content = np.load(path, allow_pickle=False)
-        table = content if isinstance(content, np.ndarray) else np.concatenate([content["pose"], content["betas" if "betas" in content else "shape"]], 1)
+        table = (
+            content
+            if isinstance(content, np.ndarray)
+            else np.concatenate([content["pose"], content["betas" if "betas" in content else "shape"]], 1)
+        )
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"{path} can't be read as fits ({error}).") from None
     if table.shape != (count, 82):

@@ -105,9 +105,8 @@ class SPIN(ZooModule):
         self.fits: FitsDictionary | None = None
         for name, values in (("pixel_mean", _IMAGENET_MEAN), ("pixel_std", _IMAGENET_STD)):
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
-        self.train_losses = torch.nn.ModuleDict()
         for name in ("total", "keypoints", "keypoints_3d", "pose", "betas", "fit_updates", "fit_loss"):
-            self.train_losses[name] = MeanMetric()
+            setattr(self, f"train_{name}", MeanMetric())
         # Named as in the papers: errors are in mm, relative to the pelvis or after Procrustes alignment.
         self.val_metrics = MetricCollection(
             {"mpjpe": MeanPointError("none"), "pa_mpjpe": MeanPointError("procrustes")}, prefix="val/"
@@ -136,7 +135,9 @@ class SPIN(ZooModule):
             return
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         if not hasattr(data, "training_keypoints"):
-            raise ConfigError(f"{data.zoo_name} has no keypoints to fit to: SPIN trains on humans/rendered-people or humans/images.")
+            raise ConfigError(
+                f"{data.zoo_name} has no keypoints to fit to: SPIN trains on humans/rendered-people or humans/images."
+            )
         keypoints = data.training_keypoints()
         if self.hparams["fits"] is not None:
             self.fits = load_fits(self.hparams["fits"], len(keypoints))
@@ -180,8 +181,7 @@ class SPIN(ZooModule):
         found, truth = self.evaluation_joints(rows[:, :72], rows[:, 72:]), self.evaluation_joints(pose, betas)
         named = {"mpjpe": "none", "pa_mpjpe": "procrustes"}
         errors = {
-            f"{prefix}_{name}" if "/" in prefix else f"{prefix}/{name}": 1000
-            * point_errors(found, truth, how).mean()  # type: ignore[arg-type]
+            f"{prefix}_{name}" if "/" in prefix else f"{prefix}/{name}": 1000 * point_errors(found, truth, how).mean()  # type: ignore[arg-type]
             for name, how in named.items()
         }
         if "/" in prefix:
@@ -208,18 +208,24 @@ class SPIN(ZooModule):
             )
             found = (index, rotation, flipped, teaching.update, teaching.pose, teaching.betas)
             if self.trainer.world_size > 1:  # every process keeps the whole table
-                found = tuple(t.flatten(0, 1) for t in self.all_gather(found))  # type: ignore[assignment]
+                found = tuple(t.flatten(0, 1) for t in self.all_gather(found))
             self.fits.set(*found)
-            self.train_losses["fit_updates"](teaching.update.float())
-            self.train_losses["fit_loss"](teaching.loss)
+            self._count("fit_updates", teaching.update.float())
+            self._count("fit_loss", teaching.loss)
         pose_3d = (batch["pose_3d"], batch["has_pose_3d"]) if bool(batch["has_pose_3d"].any()) else None
         losses = training_losses(regression, joints, teaching, batch["keypoints"], pose_3d, self.loss_weights)
         for name, value in losses.items():
-            self.train_losses[name](value.detach())
+            self._count(name, value.detach())
         for name in (*losses, *(("fit_updates", "fit_loss") if teaching is not None else ())):
             label = "loss" if name == "total" else name
-            self.log(f"train/{label}", self.train_losses[name], prog_bar=name == "total", on_step=False, on_epoch=True)
+            self.log(
+                f"train/{label}", getattr(self, f"train_{name}"), prog_bar=name == "total", on_step=False, on_epoch=True
+            )
         return losses["total"]
+
+    def _count(self, name: str, value: Tensor) -> None:
+        metric: MeanMetric = getattr(self, f"train_{name}")
+        metric(value)
 
     def evaluation_joints(self, pose: Tensor, betas: Tensor) -> Tensor:
         """The 14 joints of the literature about the pelvis, (B, 14, 3) metres, of a pose in either form."""
@@ -276,7 +282,7 @@ class SPIN(ZooModule):
     def figures(self, batch: HumanBatch, output: Bodies) -> dict[str, Figure]:
         """Predictions over the images and from the side, and what SMPLify makes of them."""
         count = min(6, len(batch["image"]))
-        rotmats, betas, camera = (output[name][:count] for name in ("rotmats", "betas", "camera"))  # type: ignore[literal-required]
+        rotmats, betas, camera = (output[name][:count] for name in ("rotmats", "betas", "camera"))
         keypoints = to_pixels(batch["keypoints"][:count])
         start = rotmat_to_rotvec(rotmats).flatten(1)
         translation = crop_translation(camera)
@@ -285,7 +291,10 @@ class SPIN(ZooModule):
         truth = self.evaluation_joints(truth_pose, truth_betas)
         errors = point_errors(self.evaluation_joints(rotmats, betas), truth, "procrustes").mean(1)
         after = point_errors(self.evaluation_joints(fit.pose, fit.betas), truth, "procrustes").mean(1)
-        titles = [f"PA-MPJPE {1000 * float(a):.0f},\nfitted {1000 * float(b):.0f} mm" for a, b in zip(errors, after, strict=True)]
+        titles = [
+            f"PA-MPJPE {1000 * float(a):.0f},\nfitted {1000 * float(b):.0f} mm"
+            for a, b in zip(errors, after, strict=True)
+        ]
         columns = {
             "regressed": self._mesh(rotmats, betas),
             "fitted from there": self._mesh(rotvec_to_rotmat(fit.pose.unflatten(1, (-1, 3))), fit.betas),
@@ -327,7 +336,9 @@ class SPIN(ZooModule):
             raise ConfigError(f"box should be left, top, width, height with positive sizes, not {box}.")
         centre = torch.tensor([[left + box_width / 2, top + box_height / 2]])
         side = torch.tensor([1.1 * max(box_width, box_height)])
-        crop = crop_image((picture * 255).astype("uint8"), centre[0].numpy(), float(side) / 200, self.hparams["img_size"])
+        crop = crop_image(
+            (picture * 255).astype("uint8"), centre[0].numpy(), float(side) / 200, self.hparams["img_size"]
+        )
         image = torch.from_numpy(crop.copy()).permute(2, 0, 1)[None].float().to(self.device) / 255
         regression = self(image)
         people = place_people(

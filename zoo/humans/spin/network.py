@@ -82,9 +82,7 @@ class IterativeRegressor(nn.Module):
     def regress(self, feature: Tensor, rounds: int | None = None) -> Regression:
         """Features (B, F) -> bodies."""
         count = len(feature)
-        pose, shape, camera = (
-            start.expand(count, -1) for start in (self.init_pose, self.init_shape, self.init_cam)
-        )
+        pose, shape, camera = (start.expand(count, -1) for start in (self.init_pose, self.init_shape, self.init_cam))
         for _ in range(self.rounds if rounds is None else rounds):
             hidden = self.drop1(self.activation(self.fc1(torch.cat([feature, pose, shape, camera], 1))))
             hidden = self.drop2(self.activation(self.fc2(hidden)))

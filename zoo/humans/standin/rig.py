@@ -242,7 +242,9 @@ def regress_point(target: Array, moves: Array, vertices: Array, shapes: Array, c
     """
     near = np.argsort(((vertices - target) ** 2).sum(1), kind="stable")[:count]
     local = shapes[near].reshape(count, -1).T  # (3 S, count)
-    matrix = np.concatenate([5 * (vertices[near] - target).T, 5 * local, np.full((1, count), 20.0), 0.02 * np.eye(count)])
+    matrix = np.concatenate(
+        [5 * (vertices[near] - target).T, 5 * local, np.full((1, count), 20.0), 0.02 * np.eye(count)]
+    )
     right = np.concatenate([np.zeros(3), 5 * moves.reshape(-1), [20.0], np.zeros(count)])
     solution, _ = nnls(matrix, right)
     weights = np.zeros(len(vertices))
