@@ -208,7 +208,7 @@ class Keypoints(pl.LightningDataModule):
         test_size: int = 128,
         batch_size: int = 64,
         mocap: float = 0.25,
-        yaw: float = 60.0,
+        yaw: float = 90.0,
         seed: int = 0,
     ) -> None:
         super().__init__()

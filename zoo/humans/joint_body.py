@@ -127,14 +127,25 @@ def spin_joints(body: Body, extra_regressor: Tensor) -> JointBody:
     return JointBody(body, torch.cat([picked, extra_regressor.float()]), SPIN_49_SOURCES)
 
 
-class JointJacobian:
+class JointJacobian(nn.Module):
     """Derivatives of a `JointBody`'s joints, written out: what autograd would need one pass per number for.
 
     Args:
         joints: the joints.
     """
 
+    spread: Tensor
+    spread_mass: Tensor
+    of_pairs: Tensor
+    of_joints: Tensor
+    shape_basis: Tensor
+    pose_basis: Tensor
+    rest_basis: Tensor
+    generators: Tensor
+    used: Tensor
+
     def __init__(self, joints: JointBody) -> None:
+        super().__init__()
         self.joints = joints
         parents = joints.parents
         count = len(parents)
@@ -148,19 +159,23 @@ class JointJacobian:
         bones = torch.cat([torch.arange(count, device=device), joints.pair_bone])
         mass = torch.cat([joints.gather.new_ones(count, 1), joints.pair_mass])
         spread = joints.gather.unsqueeze(1) * below.to(device)[bones].T  # (K, J, parts)
-        self.spread = spread.flatten(0, 1)
-        self.spread_mass = (spread @ mass)[None]  # (1, K, J, 1)
-        self.of_pairs = joints.gather[:, count:]
-        self.of_joints = joints.gather[:, :count]
         shapes = joints.num_betas
-        self.shape_basis = joints.basis[1 : 1 + shapes].unflatten(1, (-1, 3)).permute(1, 2, 0)  # (P, 3, S)
-        self.pose_basis = joints.basis[1 + shapes :].unflatten(0, (-1, 9))  # (J - 1, 9, 3 P)
-        self.rest_basis = joints.joint_shapedirs.unflatten(1, (-1, 3)).permute(1, 2, 0)  # (J, 3, S)
-        self.generators = skew(joints.identity)  # (3, 3, 3)
-        # Where a picked vertex hangs on one bone only, its pair is the whole joint: few rows have several.
-        self.used = self.of_pairs.abs().sum(1).nonzero().squeeze(1)
+        of_pairs = joints.gather[:, count:]
+        constants = {
+            "spread": spread.flatten(0, 1),
+            "spread_mass": (spread @ mass)[None],  # (1, K, J, 1)
+            "of_pairs": of_pairs,
+            "of_joints": joints.gather[:, :count],
+            "shape_basis": joints.basis[1 : 1 + shapes].unflatten(1, (-1, 3)).permute(1, 2, 0),  # (P, 3, S)
+            "pose_basis": joints.basis[1 + shapes :].unflatten(0, (-1, 9)),  # (J - 1, 9, 3 P)
+            "rest_basis": joints.joint_shapedirs.unflatten(1, (-1, 3)).permute(1, 2, 0),  # (J, 3, S)
+            "generators": skew(joints.identity),  # (3, 3, 3)
+            "used": of_pairs.abs().sum(1).nonzero().squeeze(1),  # joints that are regressed from the mesh
+        }
+        for name, value in constants.items():
+            self.register_buffer(name, value, persistent=False)
 
-    def __call__(self, state: JointState, rotvec: Tensor) -> Tensor:
+    def forward(self, state: JointState, rotvec: Tensor) -> Tensor:
         """The Jacobian with respect to pose and shape.
 
         Args:

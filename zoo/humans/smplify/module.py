@@ -48,7 +48,7 @@ class SMPLifyModule(ZooModule):
         components: Gaussians of the prior.
         optimizer: ``"adam"``, ``"lbfgs"`` or ``"gauss-newton"``, see `zoo.humans.smplify.solver.SMPLify`.
         steps: of each of the two stages.
-        yaws: starts, degrees turned from facing the camera; the best fit is kept.
+        yaws: starts, degrees turned from facing the camera; the fit with the lowest objective is kept.
         camera_joints: see `zoo.humans.smplify.objective.camera_weights`.
         body: folder of the body model and its regressors, see `zoo.humans.body_set.load_body_set`; None for the
             stand-in.
@@ -62,7 +62,7 @@ class SMPLifyModule(ZooModule):
         components: int = 8,
         optimizer: Optimizer = "gauss-newton",
         steps: int = 15,
-        yaws: tuple[float, ...] = (0.0,),
+        yaws: tuple[float, ...] = (0.0, -65.0, 65.0),
         camera_joints: CameraJoints = "visible",
         body: str | None = None,
         prior: str | None = None,

@@ -91,30 +91,33 @@ class MaxMixturePrior(nn.Module):
             Mean negative log-likelihood before the step.
         """
         poses = body_pose.double()
-        eye = torch.eye(poses.shape[1], dtype=torch.float64, device=poses.device)
         if int(self.em_steps) == 0:
             chosen = poses[:1]
             while len(chosen) < len(self.means):  # far from one another, yet no outliers: the 95th percentile
                 distance = torch.cdist(poses, chosen).amin(1)
                 chosen = torch.cat([chosen, poses[distance.argsort()[int(0.95 * len(poses))]][None]])
-            self.means.copy_(chosen)
-            self.covars.copy_((torch.cov(poses.T) + ridge * eye).expand_as(self.covars))
+            nearest = torch.cdist(poses, chosen).argmin(1)
+            self._maximise(poses, nn.functional.one_hot(nearest, len(chosen)).T.double(), ridge)
         factor, log_root = _cholesky(self.covars)
         centred = (poses - self.means.double().unsqueeze(1)).transpose(1, 2)  # (K, D, N)
         white = torch.linalg.solve_triangular(factor, centred, upper=False)
         constant = log_root + 0.5 * poses.shape[1] * math.log(2 * math.pi)
         log_joint = self.weights.double().log()[:, None] - constant[:, None] - 0.5 * white.square().sum(1)
         log_evidence = log_joint.logsumexp(0)
-        share = (log_joint - log_evidence).exp()
+        self._maximise(poses, (log_joint - log_evidence).exp(), ridge)
+        self.em_steps += 1
+        return -log_evidence.mean().float()
+
+    def _maximise(self, poses: Tensor, share: Tensor, ridge: float) -> None:
+        """Means, covariances and weights of poses (N, D) shared out to the components by `share` (K, N)."""
         total = share.sum(1).clamp_min(1e-6)
         means = (share @ poses) / total[:, None]
         centred = poses - means.unsqueeze(1)
+        eye = torch.eye(poses.shape[1], dtype=poses.dtype, device=poses.device)
         covars = (share.unsqueeze(-1) * centred).transpose(1, 2) @ centred / total[:, None, None] + ridge * eye
         self.means.copy_(means)
         self.covars.copy_(covars)
         self.weights.copy_(total / total.sum())
-        self.em_steps += 1
-        return -log_evidence.mean().float()
 
 
 def _cholesky(covars: Tensor) -> tuple[Tensor, Tensor]:
