@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +132,7 @@ class TestPrior:
         prior = MaxMixturePrior(3)
         losses = [float(prior.em_step(poses)) for _ in range(15)]
         assert losses[-1] < losses[0]
-        assert all(b <= a + 1e-3 for a, b in zip(losses, losses[1:], strict=False))  # EM never goes back
+        assert all(b <= a + 1e-3 for a, b in pairwise(losses))  # EM never goes back
         assert torch.cdist(centres, prior.means).amin(1).max() < 0.8  # 69 numbers off by 0.05 each: 0.42
         assert torch.allclose(prior.weights, torch.full((3,), 1 / 3), atol=0.05)
 
@@ -197,7 +198,9 @@ class TestFitting:
 
 class TestPredict:
     def keypoints(self) -> np.ndarray:
-        return (np.asarray(draw_people(1, 11).keypoints[0]) + [1, 1, 0]) * [150, 150, 1] + [60, 20, 0]
+        points = draw_people(1, 11).keypoints[0].copy()
+        points[:, :2] = (points[:, :2] + 1) * 150 + np.array([60, 20])
+        return points
 
     def test_openpose_and_coco(self, module: Any, in_tmp: Path) -> None:
         points = self.keypoints()

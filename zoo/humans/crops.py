@@ -93,11 +93,24 @@ def crop_image(picture: Array, centre: Array, scale: float, size: int, rotation:
     )
 
 
-def crop_keypoints(keypoints: Array, centre: Array, scale: float, rotation: float, flip: bool) -> Array:
-    """Keypoints (49, 3) or (24, 3) in the picture's pixels -> [-1, 1] across the crop, mirrored if wanted."""
+def crop_keypoints(
+    keypoints: Array, centre: Array, scale: float, rotation: float, flip: bool, truncate: int | None = None
+) -> Array:
+    """Keypoints in the picture's pixels -> [-1, 1] across the crop, mirrored if wanted.
+
+    Args:
+        keypoints: (49, 3) or (24, 3).
+        centre, scale, rotation: of the box, see `crop_matrix`.
+        flip: mirrored after that.
+        truncate: the crop's side in pixels to whole numbers of which the positions are cut off, as the original
+            does (a bias of up to a pixel); None for exact positions.
+    """
     out = np.array(keypoints, np.float32)
-    matrix = crop_matrix(centre, scale, rotation, 2)
-    out[:, :2] = out[:, :2] @ matrix[:2, :2].T + matrix[:2, 2] - 1.0
+    matrix = crop_matrix(centre, scale, rotation, truncate or 2)
+    out[:, :2] = keypoints[:, :2] @ matrix[:2, :2].T + matrix[:2, 2]
+    if truncate is not None:
+        out[:, :2] = (np.trunc(out[:, :2]) + 1) * 2 / truncate
+    out[:, :2] -= 1.0
     return flip_points(out) if flip else out
 
 

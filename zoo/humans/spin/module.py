@@ -16,7 +16,7 @@ from zoo.humans import figures
 from zoo.humans.body_set import load_body_set
 from zoo.humans.cameras import crop_translation, default_focal_length
 from zoo.humans.crops import crop_image
-from zoo.humans.joints import H36M_TO_J14
+from zoo.humans.joints import H36M_TO_J14, J24_TO_J14
 from zoo.humans.metrics import PCK, MeanPointError, point_errors
 from zoo.humans.results import check_output, read_picture, write_people
 from zoo.humans.rotations import rotmat_to_rot6d, rotmat_to_rotvec, rotvec_to_rotmat
@@ -234,22 +234,31 @@ class SPIN(ZooModule):
         joints = self.bodies.h36m.to(pose.device).state(pose, betas).joints
         return (joints - joints[:, :1])[:, list(H36M_TO_J14)]
 
+    def _true_joints(self, batch: HumanBatch) -> Tensor:
+        """The 14 joints, of the true body where it is known, else as annotated."""
+        annotated = batch["pose_3d"][:, list(J24_TO_J14), :3]
+        known = batch["has_smpl"].bool()[:, None, None]
+        return torch.where(known, self.evaluation_joints(batch["pose"], batch["betas"]), annotated)
+
     def validation_step(self, batch: HumanBatch, batch_idx: int) -> None:
         """Errors of the joints."""
         regression = self(batch["image"])
         found = self.evaluation_joints(regression.rotmats, regression.betas)
-        self.val_metrics.update(found, self.evaluation_joints(batch["pose"], batch["betas"]))
+        self.val_metrics.update(found, self._true_joints(batch))
         self.log_dict(dict(self.val_metrics.items()), prog_bar=True, batch_size=len(found))
 
     def test_step(self, batch: HumanBatch, batch_idx: int) -> Bodies:
         """Errors of joints and vertices."""
         regression = self(batch["image"])
         found = self.evaluation_joints(regression.rotmats, regression.betas)
-        self.test_metrics.update(found, self.evaluation_joints(batch["pose"], batch["betas"]))
-        vertices = self._centred(regression.rotmats, regression.betas)
-        truth = rotvec_to_rotmat(batch["pose"].unflatten(1, (-1, 3)))
-        self.test_pve.update(vertices, self._centred(truth, batch["betas"]))
-        self.log_dict({**dict(self.test_metrics.items()), "test/pve": self.test_pve}, batch_size=len(found))
+        self.test_metrics.update(found, self._true_joints(batch))
+        self.log_dict(dict(self.test_metrics.items()), batch_size=len(found))
+        known = batch["has_smpl"].bool()
+        if bool(known.any()):
+            truth = rotvec_to_rotmat(batch["pose"][known].unflatten(1, (-1, 3)))
+            vertices = self._centred(regression.rotmats[known], regression.betas[known])
+            self.test_pve.update(vertices, self._centred(truth, batch["betas"][known]))
+            self.log("test/pve", self.test_pve, batch_size=len(found))
         return {"rotmats": regression.rotmats, "betas": regression.betas, "camera": regression.camera}
 
     def _mesh(self, rotmats: Tensor, betas: Tensor) -> Tensor:
@@ -287,8 +296,7 @@ class SPIN(ZooModule):
         start = rotmat_to_rotvec(rotmats).flatten(1)
         translation = crop_translation(camera)
         fit = self.solver.with_settings(15, "gauss-newton", "visible")(start, betas, translation, keypoints)
-        truth_pose, truth_betas = batch["pose"][:count], batch["betas"][:count]
-        truth = self.evaluation_joints(truth_pose, truth_betas)
+        truth = self._true_joints(batch)[:count]
         errors = point_errors(self.evaluation_joints(rotmats, betas), truth, "procrustes").mean(1)
         after = point_errors(self.evaluation_joints(fit.pose, fit.betas), truth, "procrustes").mean(1)
         titles = [
