@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from zoo.data.bodies import HumanBatch
 from zoo.data.cards import require_files
-from zoo.data.loading import eval_loader, sample_generator, train_loader
+from zoo.data.loading import EpochIndex, eval_loader, sample_generator, train_loader
 from zoo.errors import ConfigError, DataError
 from zoo.humans.crops import Augmentation, Variation, crop_image, crop_keypoints, turn_points
 from zoo.humans.joints import H36M_TO_J14, J24_TO_J14, flip_pose
@@ -177,10 +177,10 @@ class Mixture(Dataset[HumanBatch]):
 
     def __getitem__(self, index: int) -> HumanBatch:
         """A person of a randomly drawn set."""
-        rng = np.random.default_rng([self.seed, 2, getattr(index, "epoch", 0), int(index)])
+        epoch = getattr(index, "epoch", 0)
+        rng = np.random.default_rng([self.seed, 2, epoch, int(index)])
         part = self.parts[rng.choice(len(self.parts), p=self.shares)]
-        inner = int(index) % len(part)
-        return part[type(index)(inner, index.epoch) if hasattr(index, "epoch") else inner]
+        return part[EpochIndex(int(index) % len(part), epoch)]
 
 
 @register_data("humans/images")
