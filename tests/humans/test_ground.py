@@ -159,6 +159,8 @@ class TestStandIn:
             lambda x: few(x[:, :3], x[:, 3:72], x[:, 72:]).sum(0), numbers
         )  # (K, 3, B, numbers)
         assert (jacobian - numeric.permute(2, 0, 1, 3)).abs().max() < 1e-9
+        root = JointJacobian(few).of_root(state, pose[:, :3])
+        assert (root - jacobian[..., :3]).abs().max() < 1e-6  # regressors sum to 1 in single precision
 
 
 class TestFiles:

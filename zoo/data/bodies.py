@@ -26,6 +26,7 @@ from zoo.humans.people import mixed_poses, random_background, random_clothes, ra
 from zoo.registry import register_data
 
 Array = NDArray[Any]
+_PART = 500
 _VERSION = "people-1"  # a change of what is drawn needs a new name
 
 
@@ -101,7 +102,9 @@ class PeopleArrays:
     image: Array
 
 
-def draw_people(count: int, seed: int, img_size: int = 0, yaw: float = 90.0, mocap: float = 0.25) -> PeopleArrays:
+def draw_people(
+    count: int, seed: int | tuple[int, ...], img_size: int = 0, yaw: float = 90.0, mocap: float = 0.25
+) -> PeopleArrays:
     """Random people and, if `img_size` is not 0, their pictures.
 
     Args:
@@ -112,7 +115,8 @@ def draw_people(count: int, seed: int, img_size: int = 0, yaw: float = 90.0, moc
     """
     from zoo.humans.standin import extra_regressor
 
-    rng = np.random.default_rng(seed)
+    seeds = seed if isinstance(seed, tuple) else (seed,)
+    rng = np.random.default_rng(seeds)
     people = random_views(mixed_poses(count, rng, mocap), rng, yaw)
     body = load_body()
     joints = spin_joints(body, extra_regressor())
@@ -126,12 +130,12 @@ def draw_people(count: int, seed: int, img_size: int = 0, yaw: float = 90.0, moc
         torch.zeros(2),
     )
     keypoints = torch.cat([placed, torch.ones(count, 49, 1)], -1).numpy()
-    image = _render(body, people, img_size, seed) if img_size else np.zeros((count, 0, 0, 3), np.uint8)
+    image = _render(body, people, img_size, seeds) if img_size else np.zeros((count, 0, 0, 3), np.uint8)
     return PeopleArrays(people.pose, people.betas, keypoints, people.focal, people.translation, image)
 
 
 @torch.no_grad()
-def _render(body: Body, people: Any, size: int, seed: int) -> Array:
+def _render(body: Body, people: Any, size: int, seeds: tuple[int, ...]) -> Array:
     from zoo.humans.render import render
 
     count = len(people.pose)
@@ -142,7 +146,7 @@ def _render(body: Body, people: Any, size: int, seed: int) -> Array:
         pose, betas, shift = (torch.from_numpy(a[part]) for a in (people.pose, people.betas, people.translation))
         vertices = body(pose[:, :3], pose[:, 3:], betas, shift).vertices.numpy()
         for k, mesh in enumerate(vertices, start):
-            rng = np.random.default_rng([seed, k])
+            rng = np.random.default_rng([*seeds, k])
             light = rng.normal(size=3) * [1, 0.6, 0.6] + [0, -0.5, -0.8]
             picture, _ = render(
                 mesh,
@@ -159,13 +163,23 @@ def _render(body: Body, people: Any, size: int, seed: int) -> Array:
 
 
 def cached_people(count: int, seed: int, img_size: int, yaw: float, mocap: float) -> PeopleArrays:
-    """As `draw_people`, kept in the cache folder."""
-    name = f"{_VERSION}-{count}-{seed}-{img_size}-{yaw:g}-{mocap:g}.npz"
-    path = cache_dir() / "people" / name
+    """People as `draw_people` draws them, kept in the cache folder in parts: drawing that is broken off goes on."""
+    parts = [
+        _cached_part(min(_PART, count - start), seed, start // _PART, img_size, yaw, mocap)
+        for start in range(0, count, _PART)
+    ]
+    joined = {
+        field.name: np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(PeopleArrays)
+    }
+    return PeopleArrays(**joined)
+
+
+def _cached_part(count: int, seed: int, number: int, img_size: int, yaw: float, mocap: float) -> PeopleArrays:
+    path = cache_dir() / "people" / f"{_VERSION}-{seed}-{img_size}-{yaw:g}-{mocap:g}" / f"{number}-{count}.npz"
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock"):
         if not path.is_file():
-            drawn = draw_people(count, seed, img_size, yaw, mocap)
+            drawn = draw_people(count, (seed, number), img_size, yaw, mocap)
             with atomic_path(path) as temporary:
                 np.savez(temporary, **{field.name: getattr(drawn, field.name) for field in fields(drawn)})
     with np.load(path) as arrays:

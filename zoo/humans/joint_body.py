@@ -207,6 +207,17 @@ class JointJacobian(nn.Module):
         by_pose[:, self.used, :, 3:] += moved.unflatten(2, (3, -1))
         return torch.cat([by_pose, self._by_shape(world, bone)], -1)
 
+    def of_root(self, state: JointState, rotvec: Tensor) -> Tensor:
+        """The Jacobian with respect to the root's rotation vector alone, (B, K, 3, 3) metres per radian.
+
+        Args:
+            state: of the joints.
+            rotvec: (B, 3) of the root.
+        """
+        arm = state.joints - state.world[:, :1, :3, 3]
+        axes = (state.world[:, 0, :3, :3] @ right_jacobian(rotvec)).transpose(1, 2)  # (B, 3 numbers, 3)
+        return torch.linalg.cross(axes.unsqueeze(1), arm.unsqueeze(2)).transpose(2, 3)
+
     def _by_shape(self, world: Tensor, bone: Tensor) -> Tensor:
         body = self.joints
         moves: list[Tensor] = []

@@ -185,13 +185,17 @@ def minimise(
     energy, state = evaluate(numbers)
     for _ in range(steps):
         new_pose, new_betas, new_translation = numbers.split(split, 1)
-        by_body = jacobian(state, new_pose.unflatten(1, (-1, 3)))
+        if len(free) == 6:  # the camera stage
+            by_body = jacobian.of_root(state, new_pose[:, :3])
+        else:
+            by_body = jacobian(state, new_pose.unflatten(1, (-1, 3)))
         by_shift = torch.eye(3, dtype=pose.dtype, device=pose.device).expand(*by_body.shape[:3], 3)
         full = torch.cat([by_body, by_shift], -1)
         gradient, hessian = term.normal_equations(state.joints, new_translation, full)
         if priors is not None:
             priors.add(new_pose, new_betas, gradient, hessian)
-        gradient, hessian = gradient[:, places], hessian[:, places[:, None], places]
+        if len(free) != gradient.shape[1]:
+            gradient, hessian = gradient[:, : len(free)], hessian[:, : len(free), : len(free)]
         diagonal = hessian.diagonal(dim1=1, dim2=2)
         damped = hessian + torch.diag_embed(strength.unsqueeze(1) * diagonal + 1e-6 * diagonal.amax(1, keepdim=True))
         factor, failed = torch.linalg.cholesky_ex(damped)
