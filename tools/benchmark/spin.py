@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import tempfile
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -113,7 +114,7 @@ def _iteration(repeats: int) -> Report:
             return step
 
         work = {"smplx, full mesh": iterate(through_mesh), "joints only": iterate(solver.joints)}
-        for name, seconds in interleaved(work, 10 * repeats, warmup=3).items():
+        for name, seconds in interleaved(work, 10 * repeats, 3, time.process_time).items():
             report.rows.setdefault(name, {})[f"ms, {count} bodies"] = 1000 * seconds
     return report
 
@@ -131,7 +132,7 @@ def _solvers(repeats: int) -> Report:
     report = Report("SMPLify on 64 people from the mean pose, one thread", "Adam 100 + 100")
     fits = {name: solver.from_scratch(keypoints) for name, solver in solvers.items()}
     work = {name: partial(solver.from_scratch, keypoints) for name, solver in solvers.items()}
-    times = interleaved(work, repeats, 0)
+    times = interleaved(work, repeats, 0, time.process_time)
     for name, fit in fits.items():
         report.rows[name] = {
             "seconds": times[name],
