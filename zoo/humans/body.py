@@ -76,7 +76,7 @@ class Body(nn.Module):
         constants["joint_shapedirs"] = torch.einsum("jv,vck->jck", constants["J_regressor"], constants["shapedirs"])
         for name, value in constants.items():
             self.register_buffer(name, value, persistent=False)
-        self.levels = tree_levels(self.parents)
+        self.tree = KinematicTree(self.parents)
 
     @property
     def num_betas(self) -> int:
@@ -89,7 +89,8 @@ class Body(nn.Module):
 
     def transforms(self, rotmats: Tensor, rest_joints: Tensor) -> Tensor:
         """World transforms of the joints, (B, J, 3, 3) and (B, J, 3) -> (B, J, 4, 4)."""
-        return chain(rotmats, rest_joints, self.parents, self.levels)
+        world: Tensor = self.tree(rotmats, rest_joints)
+        return world
 
     def forward(
         self,
@@ -131,40 +132,60 @@ def pose_matrices(global_orient: Tensor, body_pose: Tensor) -> Tensor:
     return rotvec_to_rotmat(torch.cat([global_orient, body_pose], 1).unflatten(1, (-1, 3)))
 
 
-def tree_levels(parents: Sequence[int]) -> list[list[int]]:
-    """Joints by their distance from the root."""
-    depth: list[int] = []
-    for parent in parents:
-        depth.append(0 if parent < 0 else depth[parent] + 1)
-    return [[j for j, d in enumerate(depth) if d == level] for level in range(max(depth) + 1)]
-
-
-def chain(rotmats: Tensor, rest_joints: Tensor, parents: Sequence[int], levels: Sequence[Sequence[int]]) -> Tensor:
-    """World transforms down a kinematic tree, one batched product per level of the tree.
+class KinematicTree(nn.Module):
+    """World transforms down a tree of joints, one batched product per level of the tree.
 
     Args:
-        rotmats: (B, J, 3, 3) rotations relative to the parent.
-        rest_joints: (B, J, 3) rest positions, metres.
-        parents: parent of each joint, -1 for the root.
-        levels: `tree_levels(parents)`.
-
-    Returns:
-        (B, J, 4, 4).
+        parents: parent of each joint, -1 for the root; a parent comes before its children.
     """
-    roots = [max(parent, 0) for parent in parents]
-    offsets = torch.cat([rest_joints[:, :1], rest_joints[:, 1:] - rest_joints[:, roots[1:]]], 1)
-    local = torch.cat([rotmats, offsets.unsqueeze(-1)], -1)
-    bottom = local.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(*local.shape[:2], 1, 4)
-    local = torch.cat([local, bottom], -2)
-    worlds = [local[:, list(levels[0])]]
-    for above, level in pairwise(levels):
-        places = [list(above).index(parents[j]) for j in level]
-        worlds.append(worlds[-1][:, places] @ local[:, list(level)])
-    order = [j for level in levels for j in level]
-    world = torch.cat(worlds, 1)
-    if order == list(range(len(order))):
-        return world
-    return world[:, [order.index(j) for j in range(len(order))]]
+
+    root_or_parent: Tensor
+    bottom: Tensor
+    order: Tensor
+    back: Tensor
+
+    def __init__(self, parents: Sequence[int]) -> None:
+        super().__init__()
+        depth: list[int] = []
+        for parent in parents:
+            depth.append(0 if parent < 0 else depth[parent] + 1)
+        levels = [[j for j, d in enumerate(depth) if d == level] for level in range(max(depth) + 1)]
+        joints = [j for level in levels for j in level]
+        self.sizes = [len(level) for level in levels]
+        self.sorted = joints == sorted(joints)  # as in SMPL: then levels are slices
+        constants = {
+            "root_or_parent": torch.tensor([max(parent, 0) for parent in parents]),
+            "bottom": torch.tensor([[[[0.0, 0.0, 0.0, 1.0]]]]),
+            "order": torch.tensor(joints),
+            "back": torch.tensor([joints.index(j) for j in range(len(joints))]),
+        }
+        for number, (above, level) in enumerate(pairwise(levels), 1):
+            constants[f"above{number}"] = torch.tensor([above.index(parents[j]) for j in level])
+        for name, value in constants.items():
+            self.register_buffer(name, value, persistent=False)
+
+    def forward(self, rotmats: Tensor, rest_joints: Tensor) -> Tensor:
+        """World transforms.
+
+        Args:
+            rotmats: (B, J, 3, 3) rotations relative to the parent.
+            rest_joints: (B, J, 3) rest positions, metres.
+
+        Returns:
+            (B, J, 4, 4).
+        """
+        offsets = rest_joints - rest_joints.index_select(1, self.root_or_parent)
+        offsets = torch.cat([rest_joints[:, :1], offsets[:, 1:]], 1)
+        local = torch.cat([rotmats, offsets.unsqueeze(-1)], -1)
+        local = torch.cat([local, self.bottom.expand(*local.shape[:2], 1, 4)], -2)
+        if not self.sorted:
+            local = local.index_select(1, self.order)
+        first, *levels = local.split(self.sizes, 1)
+        worlds = [first]
+        for number, level in enumerate(levels, 1):
+            worlds.append(worlds[-1].index_select(1, getattr(self, f"above{number}")) @ level)
+        world = torch.cat(worlds, 1)
+        return world if self.sorted else world.index_select(1, self.back)
 
 
 def load_body(path: str | Path | None = None, gender: str = "neutral", num_betas: int = 10) -> Body:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor, nn
 
-from zoo.humans.body import Body, chain, pose_matrices
+from zoo.humans.body import Body, pose_matrices
 from zoo.humans.joints import SPIN_49_SOURCES
 from zoo.humans.rotations import right_jacobian, skew
 
@@ -62,7 +62,8 @@ class JointBody(nn.Module):
 
     def __init__(self, body: Body, rows: Tensor, sources: tuple[int, ...] | None = None) -> None:
         super().__init__()
-        self.parents, self.levels, self.num_betas = body.parents, body.levels, body.num_betas
+        self.parents, self.num_betas = body.parents, body.num_betas
+        self.tree = body.tree
         count = len(body.parents)
         if sources is None:
             sources = tuple(range(count + len(rows)))
@@ -104,14 +105,14 @@ class JointBody(nn.Module):
     def state(self, rotmats: Tensor, betas: Tensor) -> JointState:
         """Joints and intermediate results, from rotation matrices (B, J, 3, 3) and betas (B, S)."""
         rest = self.joint_template + (betas @ self.joint_shapedirs).unflatten(1, (-1, 3))
-        world = chain(rotmats, rest, self.parents, self.levels)
+        world = self.tree(rotmats, rest)
         feature = (rotmats[:, 1:] - self.identity).flatten(1)
         moments = torch.addmm(self.basis[0], torch.cat([betas, feature], 1), self.basis[1:]).unflatten(1, (-1, 3))
-        rotation, position = world[:, :, :3, :3], world[:, :, :3, 3]
         # R m + c (T - R J) = R (m - c J) + c T
-        lever = moments - self.pair_mass * rest[:, self.pair_bone]
-        turned = (rotation[:, self.pair_bone] @ lever.unsqueeze(-1)).squeeze(-1)
-        parts = torch.cat([position, turned + self.pair_mass * position[:, self.pair_bone]], 1)
+        bone = world.index_select(1, self.pair_bone)
+        lever = moments - self.pair_mass * rest.index_select(1, self.pair_bone)
+        turned = (bone[..., :3, :3] @ lever.unsqueeze(-1)).squeeze(-1)
+        parts = torch.cat([world[..., :3, 3], turned + self.pair_mass * bone[..., :3, 3]], 1)
         return JointState(self.gather @ parts, rotmats, world, rest, moments)
 
 
