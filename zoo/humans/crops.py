@@ -79,15 +79,18 @@ def crop_matrix(centre: Array, scale: float, rotation: float, size: int) -> Arra
 def crop_image(picture: Array, centre: Array, scale: float, size: int, rotation: float = 0.0) -> Array:
     """The box of a picture (H, W, 3) uint8 as a square (size, size, 3), bilinear, black outside.
 
-    Where the box is more than twice as large as the crop, the picture is shrunk first, so that no detail aliases.
+    Where the box is larger than the crop the picture is shrunk first, with an area filter, so that no detail aliases.
     """
-    centre = np.asarray(centre, float)
-    shrink = max(1, int(200.0 * scale / size))
     image = Image.fromarray(picture)
-    if shrink > 1:
-        image = image.reduce(shrink)
-        centre, scale = centre / shrink, scale / shrink
-    inverse = np.linalg.inv(crop_matrix(centre, scale, rotation, size))
+    matrix = crop_matrix(centre, scale, rotation, size)
+    zoom = size / (200.0 * scale)
+    if zoom < 1:
+        small = image.resize(
+            (max(1, round(image.width * zoom)), max(1, round(image.height * zoom))), Image.Resampling.BILINEAR
+        )
+        matrix = matrix @ np.diag([image.width / small.width, image.height / small.height, 1.0])
+        image = small
+    inverse = np.linalg.inv(matrix)
     return np.asarray(
         image.transform((size, size), Image.Transform.AFFINE, tuple(inverse[:2].ravel()), Image.Resampling.BILINEAR)
     )

@@ -28,16 +28,14 @@ class MaxMixturePrior(nn.Module):
         dim: of the body pose.
     """
 
-    means: Tensor
-    covars: Tensor
-    weights: Tensor
     em_steps: Tensor
 
     def __init__(self, components: int = 8, dim: int = 69) -> None:
         super().__init__()
-        self.register_buffer("means", torch.zeros(components, dim))
-        self.register_buffer("covars", torch.eye(dim).repeat(components, 1, 1) * 0.1)
-        self.register_buffer("weights", torch.full((components,), 1.0 / components))
+        # Parameters, since they are what is learned; but by EM, not by gradients.
+        self.means = nn.Parameter(torch.zeros(components, dim), requires_grad=False)
+        self.covars = nn.Parameter(torch.eye(dim).repeat(components, 1, 1) * 0.1, requires_grad=False)
+        self.weights = nn.Parameter(torch.full((components,), 1.0 / components), requires_grad=False)
         self.register_buffer("em_steps", torch.tensor(0))
         self._key: tuple[int, ...] = ()
         self._derived: tuple[Tensor, Tensor, Tensor] | None = None
