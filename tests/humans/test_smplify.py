@@ -245,3 +245,31 @@ class TestPredict:
 
 def _box_centre(points: np.ndarray) -> np.ndarray:
     return 0.5 * (points[:, :2].min(0) + points[:, :2].max(0))
+
+
+def test_the_shipped_weights_reproduce_their_record(module: Any) -> None:
+    """On the first 48 of the 128 test people: the recorded mean within what a part of them can differ."""
+    from zoo.pretrained import get_entry
+
+    entry = get_entry("humans/smplify-activities")
+    data = zoo.create_data("humans/keypoints", test_size=128, batch_size=48)
+    batch = next(iter(data.test_dataloader()))
+    fit = module(to_pixels(batch["keypoints"]))
+    found = module.evaluation_joints(fit.pose, fit.betas)
+    errors = point_errors(found, module.evaluation_joints(batch["pose"], batch["betas"]), "procrustes")
+    assert 1000 * float(errors.mean()) == pytest.approx(entry.metrics["test/pa_mpjpe"], rel=0.2)
+    assert entry.size < 4_000_000
+
+
+def test_the_config_trains_draws_and_predicts(in_tmp: Path) -> None:
+    from zoo.config import compose
+    from zoo.engine.loggers import read_metrics
+    from zoo.engine.run import train
+
+    quiet = ["callbacks.progress_bar=null", "callbacks.rich_model_summary=null", "logger={csv: {}}"]
+    sizes = ["data.poses=600", "data.val_size=4", "data.test_size=12", "trainer.max_epochs=6", "model.yaws=[0.0]"]
+    summary = train(compose("humans/smplify", [*quiet, *sizes, "run_dir=run"]))
+    losses = [row["train/nll"] for row in read_metrics(Path("run")) if "train/nll" in row]
+    assert losses[-1] < losses[0] - 0.3  # the first step already starts from the nearest means
+    assert summary["metrics"]["test/pa_mpjpe"] < 130  # the mean pose is at 140
+    assert {"fits", "training"} <= {path.stem for path in Path("run/figures").glob("*.png")}
