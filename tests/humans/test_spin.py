@@ -218,6 +218,14 @@ class TestCrops:
             ours = crops.crop_image(picture.round().astype(np.uint8), np.trunc(centre), 64 / 200, 64)
             assert np.abs(ours - expected).max() <= 0.51
 
+    @pytest.mark.parametrize(("k", "scale", "rotation"), [(0, 0.62, 0.0), (1, 0.22, 0.0), (2, 0.5, 25.0)])
+    def test_crops_of_the_official_weights(self, k: int, scale: float, rotation: float) -> None:
+        picture = self.golden["img_smooth"].numpy()
+        ours = crops.legacy_crop(picture, np.array([52.0, 44.0]), scale, 64, rotation)
+        assert np.abs(ours.astype(int) - self.golden["crop_legacy_u8"][k].numpy()).max() <= 2
+        exact = crops.crop_image(picture.round().astype(np.uint8), np.array([52.0, 44.0]), scale, 64, rotation)
+        assert np.abs(exact - self.golden["crop_skimage"][k].numpy()).mean() < 7  # up to half a pixel apart
+
     @pytest.mark.parametrize(("k", "rotation", "flip"), [(0, 0, 0), (1, 0, 1), (2, 25, 0), (3, -33, 1)])
     def test_joints_follow_the_picture(self, k: int, rotation: float, flip: int) -> None:
         centre = np.array([100.0, 110.0])

@@ -17,7 +17,7 @@ from zoo.data.bodies import HumanBatch
 from zoo.data.cards import require_files
 from zoo.data.loading import EpochIndex, eval_loader, sample_generator, train_loader
 from zoo.errors import ConfigError, DataError
-from zoo.humans.crops import Augmentation, Variation, crop_image, crop_keypoints, turn_points
+from zoo.humans.crops import Augmentation, CropMode, Variation, crop_keypoints, take_crop, turn_points
 from zoo.humans.joints import H36M_TO_J14, J24_TO_J14, flip_pose
 from zoo.humans.results import read_picture
 from zoo.humans.rotations import rotate_in_image
@@ -52,6 +52,7 @@ class AnnotatedImages(Dataset[HumanBatch]):
         augmentation: None for the box as annotated.
         seed: of the augmentation.
         offset: added to the index that samples carry.
+        crop_mode: see `zoo.humans.crops.take_crop`.
         truth_joints: (N, 14, 3) evaluation joints about the pelvis, handed out in pose_3d instead of S.
 
     Raises:
@@ -66,8 +67,10 @@ class AnnotatedImages(Dataset[HumanBatch]):
         augmentation: Augmentation | None = None,
         seed: int = 0,
         offset: int = 0,
+        crop_mode: CropMode = "exact",
         truth_joints: Array | None = None,
     ) -> None:
+        self.crop_mode = crop_mode
         self.pictures, self.img_size, self.augmentation = pictures, img_size, augmentation
         self.seed, self.offset, self.truth_joints = seed, offset, truth_joints
         try:
@@ -123,8 +126,8 @@ class AnnotatedImages(Dataset[HumanBatch]):
         varied = Variation()
         if self.augmentation is not None:
             varied = self.augmentation.draw(sample_generator(self.seed, index))
-        picture = (read_picture(self.pictures / self.names[row]) * 255).astype(np.uint8)
-        crop = crop_image(picture, self.centre[row], self.scale[row] * varied.scale, self.img_size, varied.rotation)
+        picture, scale = read_picture(self.pictures / self.names[row]), self.scale[row] * varied.scale
+        crop = take_crop(picture, self.centre[row], scale, self.img_size, varied.rotation, self.crop_mode)
         image = (crop[:, ::-1] if varied.flip else crop).astype(np.float32) / 255
         if varied.colour is not None:
             image = np.clip(image * varied.colour.astype(np.float32), 0, 1)
@@ -197,6 +200,7 @@ class HumanImages(pl.LightningDataModule):
         img_size: side of the crops, pixels.
         batch_size: over all processes.
         flip, rotation, scale, colour: see `zoo.humans.crops.Augmentation`.
+        crop_mode: ``"exact"``, or ``"legacy"`` for the official weights, see `zoo.humans.crops.legacy_crop`.
         seed: of order, mixture and augmentation.
         num_workers: loader processes.
     """
@@ -215,6 +219,7 @@ class HumanImages(pl.LightningDataModule):
         rotation: float = 30.0,
         scale: float = 0.25,
         colour: float = 0.4,
+        crop_mode: CropMode = "exact",
         seed: int = 0,
         num_workers: int = 8,
     ) -> None:
@@ -227,7 +232,7 @@ class HumanImages(pl.LightningDataModule):
         self.sets, self.test_set, self.val_size, self.body = sets, test_set, val_size, body
         self.images = images or {}
         self.img_size, self.batch_size, self.seed, self.num_workers = img_size, batch_size, seed, num_workers
-        self.augmentation = Augmentation(flip, rotation, scale, colour)
+        self.augmentation, self.crop_mode = Augmentation(flip, rotation, scale, colour), crop_mode
 
     def _open(self, name: str, training: bool, offset: int = 0, truth: Array | None = None) -> AnnotatedImages:
         file, folder = SETS[name]
@@ -238,6 +243,7 @@ class HumanImages(pl.LightningDataModule):
             self.augmentation if training else None,
             self.seed,
             offset,
+            self.crop_mode,
             truth,
         )
 

@@ -6,7 +6,7 @@ The box has its centre in pixels and its side in units of 200 pixels, as SPIN's 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from PIL import Image
 from zoo.humans.joints import BODY_25_FLIP, SPIN_49_FLIP, SUPERSET_FLIP
 
 Array = NDArray[Any]
+CropMode = Literal["exact", "legacy"]
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,49 @@ def crop_image(picture: Array, centre: Array, scale: float, size: int, rotation:
     return np.asarray(
         image.transform((size, size), Image.Transform.AFFINE, tuple(inverse[:2].ravel()), Image.Resampling.BILINEAR)
     )
+
+
+def legacy_crop(picture: Array, centre: Array, scale: float, size: int, rotation: float = 0.0) -> Array:
+    """The box as the official weights were trained on it, (size, size, 3) uint8.
+
+    Corners are whole pixels, the box is filled with black beyond the picture and turned with a margin, and both turning
+    and resizing first stretch the range of the values to 0...255, as SciPy's image functions did until version 1.0.
+
+    Args:
+        picture: (H, W, 3) in [0, 255].
+        centre, scale, size, rotation: as of `crop_image`.
+    """
+    inverse = np.linalg.inv(crop_matrix(centre, scale, 0.0, size))
+    low = np.trunc(inverse @ [0, 0, 1])[:2].astype(int)
+    high = np.trunc(inverse @ [size, size, 1])[:2].astype(int)
+    margin = 0
+    if rotation:
+        margin = int(np.linalg.norm(high - low) / 2 - (high[1] - low[1]) / 2)
+        low, high = low - margin, high + margin
+    width, height = high - low
+    box = np.zeros((height, width, 3), picture.dtype)
+    (x0, y0), (x1, y1) = np.maximum(low, 0), np.minimum(high, picture.shape[1::-1])
+    if x1 > x0 and y1 > y0:
+        box[y0 - low[1] : y1 - low[1], x0 - low[0] : x1 - low[0]] = picture[y0:y1, x0:x1]
+    if rotation:
+        turned = np.asarray(Image.fromarray(_stretch(box)).rotate(rotation, Image.Resampling.BILINEAR))
+        box = turned[margin : height - margin, margin : width - margin]
+    return np.asarray(Image.fromarray(_stretch(box)).resize((size, size), Image.Resampling.BILINEAR))
+
+
+def take_crop(picture: Array, centre: Array, scale: float, size: int, rotation: float, mode: CropMode) -> Array:
+    """`crop_image` or `legacy_crop` of a picture (H, W, 3) in [0, 1], as (size, size, 3) uint8."""
+    if mode == "legacy":
+        return legacy_crop(255 * picture, centre, scale, size, rotation)
+    return crop_image((255 * picture).astype(np.uint8), centre, scale, size, rotation)
+
+
+def _stretch(values: Array) -> Array:
+    """Bytes whose range is 0...255; bytes stay as they are."""
+    if values.dtype == np.uint8:
+        return values
+    low, span = float(values.min()), float(np.ptp(values)) or 1.0
+    return ((values - low) * (255.0 / span) + 0.5).clip(0, 255).astype(np.uint8)
 
 
 def crop_keypoints(

@@ -15,7 +15,7 @@ from zoo.errors import ConfigError
 from zoo.humans import figures
 from zoo.humans.body_set import load_body_set
 from zoo.humans.cameras import crop_translation, default_focal_length
-from zoo.humans.crops import crop_image
+from zoo.humans.crops import CropMode, take_crop
 from zoo.humans.joints import H36M_TO_J14, J24_TO_J14
 from zoo.humans.metrics import PCK, MeanPointError, point_errors
 from zoo.humans.results import check_output, read_picture, write_people
@@ -323,6 +323,7 @@ class SPIN(ZooModule):
         output: Path,
         box: tuple[float, float, float, float] | None = None,
         focal_length: float | None = None,
+        crop_mode: CropMode = "exact",
     ) -> dict[str, Any]:
         """Finds the body of a person in a photograph.
 
@@ -332,6 +333,7 @@ class SPIN(ZooModule):
                 shape and camera: then the picture with the body is written beside it.
             box: left, top, width and height of the person in pixels; the whole picture by default.
             focal_length: of the picture in pixels; its diagonal by default.
+            crop_mode: ``"legacy"`` for the official weights, see `zoo.humans.crops.legacy_crop`.
 
         Raises:
             DataError: the picture can't be read, or the output's suffix is unknown.
@@ -344,9 +346,7 @@ class SPIN(ZooModule):
             raise ConfigError(f"box should be left, top, width, height with positive sizes, not {box}.")
         centre = torch.tensor([[left + box_width / 2, top + box_height / 2]])
         side = torch.tensor([1.1 * max(box_width, box_height)])
-        crop = crop_image(
-            (picture * 255).astype("uint8"), centre[0].numpy(), float(side) / 200, self.hparams["img_size"]
-        )
+        crop = take_crop(picture, centre[0].numpy(), float(side) / 200, self.hparams["img_size"], 0.0, crop_mode)
         image = torch.from_numpy(crop.copy()).permute(2, 0, 1)[None].float().to(self.device) / 255
         regression = self(image)
         people = place_people(
