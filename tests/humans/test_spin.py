@@ -369,8 +369,8 @@ class TestPredict:
     def test_a_photograph(self, in_tmp: Path) -> None:
         module = zoo.create_model("humans/spin", backbone="small", hidden=16, img_size=32).eval()
         Image.fromarray(np.full((90, 120, 3), 128, np.uint8)).save("a.jpg")
-        facts = module.predict_file(Path("a.jpg"), Path("out.obj"), box=(10.0, 5.0, 60.0, 80.0))
-        assert facts["distance_m"] > 0
+        facts = module.predict_file(Path("a.jpg"), Path("out.obj"), box=(10.0, 5.0, 60.0, 80.0), focal_length=150.0)
+        assert 2 < float(facts["distance"].split()[0]) < 8
         assert Path("out.obj").is_file()
         with Image.open("out.overlay.png") as overlay:
             assert overlay.size == (240, 90)

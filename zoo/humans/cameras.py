@@ -5,7 +5,6 @@ The camera frame has x to the right, y down, z forward. A crop's camera looks al
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 import torch
@@ -76,9 +75,13 @@ def full_image_translation(
     return torch.cat([camera[:, 1:] + shift, depth.reshape(-1, 1)], -1)
 
 
-def default_focal_length(width: int, height: int) -> float:
-    """A guess for a photograph whose camera is unknown: the image's diagonal in pixels (a 53 degree field of view)."""
-    return math.hypot(width, height)
+def assumed_focal_length(box: Tensor, focal_length: float = FOCAL_LENGTH, res: int = IMG_RES) -> float:
+    """The full image's focal length in pixels that the crops' stands for, of the largest of the boxes (B,).
+
+    It is long, so nearly orthographic; bodies seen through it lie on the image as the crop's camera lays them, but
+    far away. Metric distances need the true focal length.
+    """
+    return focal_length * float(box.max()) / res
 
 
 def to_convention(points: Tensor, convention: Convention) -> Tensor:

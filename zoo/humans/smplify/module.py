@@ -17,7 +17,7 @@ from zoo.humans.body_set import load_body_set
 from zoo.humans.cameras import (
     FOCAL_LENGTH,
     IMG_RES,
-    default_focal_length,
+    assumed_focal_length,
     full_image_translation,
     perspective_projection,
 )
@@ -169,7 +169,7 @@ class SMPLifyModule(ZooModule):
             output: .json for pose, shape and camera; .ply, .obj, .glb or .stl for the meshes; .png for the
                 picture with the bodies.
             image: the picture the keypoints were found in: an overlay is written too.
-            focal_length: of the picture in pixels; its diagonal by default.
+            focal_length: of the picture in pixels, for metric distances; by default the long one that the fit assumes.
 
         Raises:
             DataError: a file can't be read or has another layout.
@@ -182,7 +182,7 @@ class SMPLifyModule(ZooModule):
             width, height = picture.shape[1], picture.shape[0]
         else:  # unknown: the camera is as good as any that looks straight at the people
             width, height = (round(2 * float(centre[:, k].mean())) for k in (0, 1))
-        focal = focal_length or default_focal_length(width, height)
+        focal = focal_length or assumed_focal_length(side)
         crop = keypoints.clone()
         crop[..., :2] = (keypoints[..., :2] - centre.unsqueeze(1)) * (IMG_RES / side)[:, None, None] + IMG_RES / 2
         crop = torch.where(keypoints[..., 2:] > 0, crop, torch.zeros_like(crop))

@@ -14,7 +14,7 @@ from zoo.data.bodies import HumanBatch
 from zoo.errors import ConfigError
 from zoo.humans import figures
 from zoo.humans.body_set import load_body_set
-from zoo.humans.cameras import crop_translation, default_focal_length
+from zoo.humans.cameras import assumed_focal_length, crop_translation
 from zoo.humans.crops import CropMode, take_crop
 from zoo.humans.joints import H36M_TO_J14, J24_TO_J14
 from zoo.humans.metrics import PCK, MeanPointError, point_errors
@@ -332,7 +332,7 @@ class SPIN(ZooModule):
             output: .png for the picture with the body; .ply, .obj, .glb or .stl for the mesh, or .json for pose,
                 shape and camera: then the picture with the body is written beside it.
             box: left, top, width and height of the person in pixels; the whole picture by default.
-            focal_length: of the picture in pixels; its diagonal by default.
+            focal_length: of the picture in pixels, for metric distances; by default the long one that is assumed.
             crop_mode: ``"legacy"`` for the official weights, see `zoo.humans.crops.legacy_crop`.
 
         Raises:
@@ -353,15 +353,15 @@ class SPIN(ZooModule):
             rotmat_to_rotvec(regression.rotmats).flatten(1),
             regression.betas,
             crop_translation(regression.camera),
-            (centre, side, (width, height), focal_length or default_focal_length(width, height)),
+            (centre, side, (width, height), focal_length or assumed_focal_length(side)),
             self.bodies.body,
             self.solver,
         )
         written = write_people(output, people, self.bodies.body.faces.numpy(), picture)
-        return {
-            "distance_m": round(float(people[0].translation[2]), 2),
-            "written": ", ".join(map(str, written)),
-        }
+        facts = {"written": ", ".join(map(str, written))}
+        if focal_length is not None:
+            facts["distance"] = f"{people[0].translation[2]:.2f} m"
+        return facts
 
 
 def _shipped_prior() -> MaxMixturePrior:
