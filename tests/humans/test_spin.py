@@ -155,7 +155,7 @@ class TestStep:
             **{"pose": "loss_regr_pose", "betas": "loss_regr_betas"},
         }
         for ours, theirs in expected.items():
-            assert float(losses[ours]) == pytest.approx(float(golden[theirs]), rel=tolerance), ours
+            assert float(losses[ours].detach()) == pytest.approx(float(golden[theirs]), rel=tolerance), ours
         for tensor, name in ((pose6d, "pose6d"), (betas, "betas"), (camera, "cam")):
             assert relative_error(tensor.grad, golden[f"grad_{name}"]) < tolerance  # type: ignore[arg-type]
         assert error(fits.table, golden["fits_after"]) < tolerance

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -30,6 +31,10 @@ from zoo.humans.smplify.prior import MaxMixturePrior, load_prior
 from zoo.humans.smplify.solver import Fit, Optimizer, SMPLify
 from zoo.module import ZooModule
 from zoo.registry import register_model
+
+
+# Lightning takes a fit without an optimizer for an oversight; here EM takes its place.
+warnings.filterwarnings("ignore", message=".*this fit will run with no optimizer.*")
 
 
 class Fitted(TypedDict):
