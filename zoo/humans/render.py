@@ -1,4 +1,4 @@
-"""Pictures of bodies by ray casting (Open3D): which triangle each pixel sees, shaded with smooth normals.
+"""Pictures of bodies by ray casting (Open3D, or a depth buffer where that is absent), with smooth normals.
 
 No window or graphics card is needed. The camera looks along +z, x to the right, y down.
 """
@@ -6,33 +6,32 @@ No window or graphics card is needed. The camera looks along +z, x to the right,
 from __future__ import annotations
 
 import importlib
+import warnings
+from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo.errors import ConfigError
+from zoo.humans.rasterise import rasterise
 from zoo.humans.standin.rig import vertex_normals
 
 Array = NDArray[Any]
 DEFAULT_COLOUR = (0.62, 0.71, 0.86)
 
 
-def _raycaster(vertices: Array, faces: Array) -> Any:
+@cache
+def _open3d() -> Any | None:
+    """Open3D, or None with one warning where it can't be loaded."""
     try:
-        o3d: Any = importlib.import_module("open3d")
-    except ModuleNotFoundError:
-        raise ConfigError("Rendering bodies needs Open3D: pip install 'zoo[humans]'.") from None
-    except OSError as error:
-        raise ConfigError(
-            f"Open3D can't be loaded ({error}). On Debian: apt-get install libusb-1.0-0 libgomp1."
-        ) from None
-    scene = o3d.t.geometry.RaycastingScene(nthreads=1)
-    scene.add_triangles(
-        o3d.core.Tensor(np.ascontiguousarray(vertices, np.float32)),
-        o3d.core.Tensor(np.ascontiguousarray(faces, np.uint32)),
-    )
-    return scene, o3d.core.Tensor
+        return importlib.import_module("open3d")
+    except (ImportError, OSError) as error:
+        warnings.warn(
+            f"Open3D can't be loaded ({error}): bodies are drawn by NumPy, which is as exact. For Open3D: pip install "
+            "'zoo[humans]', and on Debian apt-get install libusb-1.0-0 libgomp1.",
+            stacklevel=2,
+        )
+        return None
 
 
 def cast(vertices: Array, faces: Array, focal: float, centre: tuple[float, float], size: tuple[int, int]) -> Any:
@@ -49,7 +48,14 @@ def cast(vertices: Array, faces: Array, focal: float, centre: tuple[float, float
         Triangle (H, W) int64, -1 where there is none; barycentric coordinates (H, W, 3); depth (H, W), inf where
         there is none.
     """
-    scene, tensor = _raycaster(vertices, faces)
+    o3d = _open3d()
+    if o3d is None:
+        return rasterise(vertices, faces, focal, centre, size)
+    tensor = o3d.core.Tensor
+    scene = o3d.t.geometry.RaycastingScene(nthreads=1)
+    scene.add_triangles(
+        tensor(np.ascontiguousarray(vertices, np.float32)), tensor(np.ascontiguousarray(faces, np.uint32))
+    )
     height, width = size
     x, y = np.meshgrid(np.arange(width), np.arange(height))
     direction = np.stack([(x - centre[0]) / focal, (y - centre[1]) / focal, np.ones_like(x, float)], -1)

@@ -32,7 +32,6 @@ from zoo.humans.smplify.solver import Fit, Optimizer, SMPLify
 from zoo.module import ZooModule
 from zoo.registry import register_model
 
-
 # Lightning takes a fit without an optimizer for an oversight; here EM takes its place.
 warnings.filterwarnings("ignore", message=".*this fit will run with no optimizer.*")
 
