@@ -233,7 +233,7 @@ class FieldOperator(ZooModule):
         }
         for name, value in values.items():
             self.test_metrics[name].update(value)
-        self.test_pointwise.update(prediction, target)
+        self.test_pointwise.update(prediction.contiguous(), target.contiguous())
         for metrics in (self.test_metrics, self.test_pointwise):
             self.log_dict(dict(metrics.items()), batch_size=len(target))
         self.test_pdebench.update(prediction, target)
