@@ -9,6 +9,12 @@ The command lines are ``python -m zoo.train``, ``zoo.evaluate``, ``zoo.predict``
 ``python -m zoo`` prints what there is. Importing this package does not import torch.
 """
 
+import os
+
+# Read once, when torch loads its OpenMP library: threads that wait for work then sleep instead of spinning, without
+# which a small operation takes up to a hundred times longer on a machine whose cores are shared.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 from zoo.pretrained import list_weights, load_pretrained
 from zoo.registry import (
     convert_official,

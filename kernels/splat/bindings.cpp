@@ -22,6 +22,7 @@ struct Set {
   const ProjectKernels& project;
   const TileKernels& tiles;
   const SsimKernels& ssim;
+  const SweepKernels& sweep;
 };
 
 // The best instruction set of this processor, limited as torch's own by ATEN_CPU_CAPABILITY=default or avx2.
@@ -33,12 +34,14 @@ const Set& kernels() {
     const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
     const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-    if (avx2 && avx512 && limit != "avx2" && limit != "default") return {avx512_project, avx512_tiles, avx512_ssim};
-    if (avx2 && limit != "default") return {avx2_project, avx2_tiles, avx2_ssim};
-    return {baseline_project, baseline_tiles, baseline_ssim};
+    if (avx2 && avx512 && limit != "avx2" && limit != "default") {
+      return {avx512_project, avx512_tiles, avx512_ssim, avx512_sweep};
+    }
+    if (avx2 && limit != "default") return {avx2_project, avx2_tiles, avx2_ssim, avx2_sweep};
+    return {baseline_project, baseline_tiles, baseline_ssim, baseline_sweep};
   }();
 #else
-  static const Set best = {baseline_project, baseline_tiles, baseline_ssim};
+  static const Set best = {baseline_project, baseline_tiles, baseline_ssim, baseline_sweep};
 #endif
   return best;
 }
@@ -485,6 +488,34 @@ std::tuple<Tensor, Tensor> ssim(const Tensor& image, const Tensor& target, bool 
   return {mean, gradient};
 }
 
+// Inverse depth and correlation of every pixel of a grey view (H, W) from its neighbours (n, H', W').
+std::tuple<Tensor, Tensor> plane_sweep(const Tensor& reference, const Tensor& neighbours, const Tensor& homographies,
+                                       const Tensor& offsets, const Tensor& inverse_depths, int64_t radius) {
+  const Tensor view = floats(reference, "reference"), others = floats(neighbours, "neighbours");
+  const Tensor a = floats(homographies, "homographies"), b = floats(offsets, "offsets");
+  const Tensor w = floats(inverse_depths, "inverse depths");
+  Sweep s{};
+  s.height = view.size(0), s.width = view.size(1), s.stride = (s.width + 15) / 16 * 16;
+  s.count = static_cast<int>(others.size(0)), s.planes = w.numel(), s.radius = static_cast<int>(radius);
+  s.neighbour_height = static_cast<int>(others.size(1)), s.neighbour_width = static_cast<int>(others.size(2));
+  STD_TORCH_CHECK(view.dim() == 2 && others.dim() == 3 && s.count >= 1 && a.numel() == 9 * s.count &&
+                      b.numel() == 3 * s.count && s.planes >= 1 && radius >= 1 && radius <= kSweepRadius &&
+                      s.neighbour_height >= 2 && s.neighbour_width >= 2,
+                  "plane_sweep: a grey view, grey neighbours of 2 x 2 or more, and a window radius of 1 to 5 are needed");
+  std::vector<float> rows(s.height * s.stride);
+  for (int64_t y = 0; y < s.height; ++y) {
+    std::memcpy(rows.data() + y * s.stride, read(view) + y * s.width, s.width * sizeof(float));
+  }
+  const Tensor depth = torch::stable::new_empty(view, {s.height, s.width}), score = torch::stable::empty_like(depth);
+  s.reference = rows.data(), s.neighbours = read(others), s.homographies = read(a), s.offsets = read(b);
+  s.inverse_depths = read(w), s.depth = write(depth), s.score = write(score);
+  share((s.height + kSweepRows - 1) / kSweepRows, [&](int64_t i) {
+    std::vector<float> scratch(kernels().sweep.scratch(s));
+    kernels().sweep.sweep(s, i * kSweepRows, std::min(s.height, (i + 1) * kSweepRows), scratch.data());
+  });
+  return {depth, score};
+}
+
 }  // namespace
 }  // namespace zoo::splat
 
@@ -500,5 +531,6 @@ STABLE_TORCH_LIBRARY_IMPL(zoo, CPU, m) {
   m.impl("splat_harmonics_backward", TORCH_BOX(&zoo::splat::harmonics_backward));
   m.impl("splat_composite", TORCH_BOX(&zoo::splat::composite));
   m.impl("splat_composite_backward", TORCH_BOX(&zoo::splat::composite_backward));
+  m.impl("plane_sweep", TORCH_BOX(&zoo::splat::plane_sweep));
   m.impl("ssim_with_gradient", TORCH_BOX(&zoo::splat::ssim));
 }

@@ -91,7 +91,28 @@ struct Ssim {
   float* gradient;      // [height][row]
 };
 
+constexpr int64_t kSweepRows = 16;    // of the reference at a time
+constexpr int kSweepRadius = 5;       // the largest of a window
+constexpr int64_t kSweepMargin = 16;  // numbers before and after a row, a multiple of all vectors
+
+// One view and its neighbours, grey.
+struct Sweep {
+  const float* reference;   // (height, stride), zeros beyond the width
+  const float* neighbours;  // (count, neighbour_height, neighbour_width)
+  // Pixel (x, y) at inverse depth w lies in neighbour n at A (x, y, 1) + w b, up to scale.
+  const float *homographies, *offsets;
+  const float* inverse_depths;  // at even distances
+  int64_t planes, height, width, stride;  // stride: the width rounded up to a multiple of 16
+  int neighbour_height, neighbour_width, count, radius;
+  float *depth, *score;  // (height, width): inverse depth, and the correlation that speaks for it
+};
+
 // Each is compiled per instruction set.
+
+struct SweepKernels {
+  void (*sweep)(const Sweep&, int64_t begin, int64_t end, float* scratch);  // at most kSweepRows rows
+  int64_t (*scratch)(const Sweep&);                                       // numbers
+};
 
 struct ProjectKernels {
   const char* name;  // of the instruction set
@@ -120,6 +141,7 @@ struct SsimKernels {
 
 extern const ProjectKernels baseline_project, avx2_project, avx512_project;
 extern const TileKernels baseline_tiles, avx2_tiles, avx512_tiles;
+extern const SweepKernels baseline_sweep, avx2_sweep, avx512_sweep;
 extern const SsimKernels baseline_ssim, avx2_ssim, avx512_ssim;
 
 }  // namespace zoo::splat

@@ -133,12 +133,16 @@ class _World:
     boxes: list[tuple[Array, Array, Array]]  # lower corner, upper corner, rotation about z as (cos, sin)
     spheres: list[tuple[Array, float]]
     textures: list[Array]  # ground, dome, boxes, spheres
+    haze: Array  # the ground's texture without its fine parts
 
     @staticmethod
     def make(generator: np.random.Generator) -> _World:
         """Places and paints the objects."""
+        from scipy.ndimage import gaussian_filter
+
         boxes = []
-        for angle, radius, sizes in ((0.3, 0.75, (0.5, 0.4, 0.75)), (2.5, 0.8, (0.45, 0.6, 0.5)), (4.4, 0.7, (0.6, 0.4, 0.4))):
+        places = ((0.3, 0.75, (0.5, 0.4, 0.75)), (2.5, 0.8, (0.45, 0.6, 0.5)), (4.4, 0.7, (0.6, 0.4, 0.4)))
+        for angle, radius, sizes in places:
             size = np.array(sizes) * generator.uniform(0.9, 1.1, 3)
             centre = np.array([radius * np.cos(angle), radius * np.sin(angle), size[2] / 2])
             turn = generator.uniform(0, np.pi)
@@ -148,7 +152,8 @@ class _World:
             (np.array([0.1, -0.1, 0.4]), 0.4),
         ]
         textures = [_texture(generator, glyphs) for glyphs in (60, 25, 25, 25, 25, 14, 14)]
-        return _World(boxes, spheres, textures)
+        haze = gaussian_filter(textures[0], (10, 10, 0), mode="wrap")
+        return _World(boxes, spheres, textures, haze)
 
 
 def _render(world: _World, viewmat: Array, K: Array, size: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
@@ -186,7 +191,10 @@ def _trace(world: _World, eye: Array, rays: Array) -> tuple[Array, Array]:
         t = -eye[2] / rays[:, 2]
         where = eye[:2] + rays[:, :2] * t[:, None]
         hit = keep(t, (t > 0) & ((where**2).sum(-1) < 81.0))
-        colors[hit] = _look_up(world.textures[0], where[hit, 0] / 3.2, where[hit, 1] / 3.2)
+        # Far away the pattern fades, or it would be finer than a pixel.
+        sharp, smooth = (_look_up(t, where[hit, 0] / 3.2, where[hit, 1] / 3.2) for t in (world.textures[0], world.haze))
+        fade = ((np.linalg.norm(where[hit], axis=1) - 1.5) / 2).clip(0, 1)[:, None]
+        colors[hit] = (1 - fade) * sharp + fade * smooth
 
         for k, (low, high, turn) in enumerate(world.boxes):
             t, normal, u, v = _box(eye, rays, low, high, turn)

@@ -30,6 +30,8 @@ _SCHEMAS = {
     "splat_composite": f"({_PROJECTED}, int width, int height) -> (Tensor, Tensor, Tensor)",
     "splat_composite_backward": f"({_PROJECTED}, Tensor clear, Tensor last, Tensor v_image, Tensor v_alpha, int width, "
     "int height, bool absgrad) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    "plane_sweep": "(Tensor reference, Tensor neighbours, Tensor homographies, Tensor offsets, Tensor inverse_depths, "
+    "int radius) -> (Tensor, Tensor)",
     "ssim_with_gradient": "(Tensor image, Tensor target, bool with_gradient) -> (Tensor, Tensor)",
 }
 for _name, _schema in _SCHEMAS.items():

@@ -1,0 +1,1 @@
+"""Gaussian splatting: scenes as clouds of Gaussians, fitted to photographs."""

@@ -1,0 +1,1 @@
+"""EDGS: Gaussians from dense matches, no densification."""

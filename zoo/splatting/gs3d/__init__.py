@@ -1,0 +1,1 @@
+"""3DGS: optimisation from sparse points with densification."""

@@ -1,0 +1,36 @@
+"""How close a rendered view is to its photograph."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torchmetrics import MeanMetric, MetricCollection
+
+from zoo.ops.ssim import ssim
+
+
+def psnr(image: Tensor, target: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio in dB of each image (B, H, W, C) in [0, 1], over all its pixels."""
+    error = (image.clamp(0, 1) - target).square().flatten(1).mean(1)
+    return -10 * torch.log10(error.clamp_min(1e-12))
+
+
+class ViewQuality(MetricCollection):
+    """Mean over views of PSNR (dB), SSIM and L1, of renders clamped to [0, 1].
+
+    Args:
+        prefix: of the metrics' names.
+    """
+
+    def __init__(self, prefix: str) -> None:
+        parts = {name: MeanMetric() for name in ("psnr", "ssim", "l1")}
+        super().__init__(parts, prefix=prefix, compute_groups=False)  # type: ignore[arg-type]
+
+    def measure(self, image: Tensor, target: Tensor) -> None:
+        """Takes in renders (B, H, W, 3) of photographs."""
+        image = image.clamp(0, 1)
+        parts = dict(self.items(keep_base=True, copy_state=False))
+        parts["psnr"].update(psnr(image, target))
+        for one, other in zip(image, target, strict=True):
+            parts["ssim"].update(ssim(one.unsqueeze(0), other.unsqueeze(0)))
+        parts["l1"].update((image - target).abs().flatten(1).mean(1))

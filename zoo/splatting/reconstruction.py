@@ -1,0 +1,259 @@
+"""The LightningModule that all methods of the family share: Gaussians fitted to the photographs of one scene."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Any, Protocol, TypedDict
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from zoo.data.scene_views import Scene, ViewBatch
+from zoo.errors import ConfigError, DataError
+from zoo.module import ZooModule
+from zoo.ops import native
+from zoo.ops.rasterize import RasterizeMode
+from zoo.ops.ssim import ssim
+from zoo.splatting import figures, fly_through
+from zoo.splatting.gaussian_files import write_ply, write_splat
+from zoo.splatting.gaussians import KEY_CAMERAS, PARAMETERS, GaussianModel, Rows
+from zoo.splatting.metrics import ViewQuality
+from zoo.splatting.strategies import Strategy
+
+
+class Rendering(TypedDict):
+    """What a test or predict step gives: image (B, H, W, 3) in [0, 1], depth and alpha (B, H, W, 1)."""
+
+    image: Tensor
+    depth: Tensor
+    alpha: Tensor
+
+
+class HasScene(Protocol):
+    """A data module of one scene."""
+
+    scene: Scene
+
+
+class Reconstruction(ZooModule):
+    """Optimises Gaussians with Adam on 0.8 L1 + 0.2 (1 - SSIM), one random view at a time.
+
+    A subclass saves its hyper-parameters, among them those below, calls `_build`, and says how the Gaussians begin
+    (`initial_rows`) and how their set changes (`make_strategy`).
+
+    Hyper-parameters:
+        sh_degree: of the colours.
+        sh_every: steps after which the next degree joins in.
+        lr_means, lr_means_final: learning rates of the centres at the first and the last step, times the scene's
+            extent; exponential between them.
+        lr_means_hold: up to this step the centres' rate is that of this step.
+        lr_sh0, lr_shN, lr_opacities, lr_scales, lr_quats: the others, constant.
+        ssim_weight: of the structural part of the loss.
+        rasterize_mode: see `zoo.ops.rasterize`.
+    """
+
+    network: GaussianModel
+    automatic_optimization = False
+
+    def _build(self) -> None:
+        self.network = GaussianModel(self.hparams["sh_degree"])
+        self.val_metrics, self.test_metrics = ViewQuality("val/"), ViewQuality("test/")
+        self.strategy: Strategy | None = None
+        self.train_seconds = self.initialise_seconds = 0.0
+        self.initial: Rows | None = None
+        self._strategy_state: dict[str, Tensor] = {}
+
+    def initial_rows(self, scene: Scene) -> Rows:
+        """The Gaussians to begin with."""
+        raise NotImplementedError
+
+    def make_strategy(self, scene: Scene, steps: int) -> Strategy:
+        """How the set of Gaussians changes.
+
+        Args:
+            scene: the scene.
+            steps: of the whole training.
+        """
+        raise NotImplementedError
+
+    @property
+    def scene(self) -> Scene:
+        """The scene of the run.
+
+        Raises:
+            ConfigError: the data module has none.
+        """
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        if not isinstance(getattr(data, "scene", None), Scene):
+            raise ConfigError(f"{self.zoo_name} needs a data module with a scene, such as splatting/scene.")
+        return data.scene
+
+    def on_fit_start(self) -> None:
+        """Makes the Gaussians, unless a checkpoint or weights brought them."""
+        scene = self.scene
+        self.steps = int(self.trainer.estimated_stepping_batches)
+        if self.device.type == "cpu" and not native.is_reference("auto"):
+            native.covers("splat", self.device)  # built now, if need be, and not while the clock runs
+        if len(self.network) == 0:
+            start = time.perf_counter()
+            rows = self.initial_rows(scene)
+            self.initialise_seconds = time.perf_counter() - start
+            self.network.set_rows(rows)
+            _remember_cameras(self.network, scene)
+        self.strategy = self.make_strategy(scene, self.steps)
+        if self._strategy_state:
+            self.strategy.load_state_dict(self._strategy_state)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds the strategy's memory and the clocks."""
+        if self.strategy is not None:
+            checkpoint["strategy"] = self.strategy.state_dict()
+        checkpoint["seconds"] = [self.train_seconds, self.initialise_seconds]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes them up."""
+        self._strategy_state = checkpoint.get("strategy", {})
+        self.train_seconds, self.initialise_seconds = checkpoint.get("seconds", (0.0, 0.0))
+
+    def forward(self, viewmats: Tensor, Ks: Tensor, width: int, height: int) -> Rendering:
+        """Renders colours, expected depth and alpha for cameras (B, 4, 4), (B, 3, 3)."""
+        image, alpha, _ = self.network(
+            viewmats, Ks, width, height, rasterize_mode=self.hparams["rasterize_mode"], render_mode="RGB+ED"
+        )
+        return {"image": image[..., :3].clamp(0, 1), "depth": image[..., 3:], "alpha": alpha}
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """One Adam with a group per parameter."""
+        groups = [{"params": [getattr(self.network, name)], "name": name} for name in PARAMETERS]
+        return torch.optim.Adam(groups, lr=1e-3, betas=(0.9, 0.999), eps=1e-15, fused=True)
+
+    def learning_rates(self, step: int, views: int = 1) -> dict[str, float]:
+        """The rates at a step, for a number of views per step."""
+        own = self.hparams
+        part = min(max(step, own["lr_means_hold"]) / max(self.steps, 1), 1.0)
+        log_means = (1 - part) * math.log(own["lr_means"]) + part * math.log(own["lr_means_final"])
+        rates = {"means": math.exp(log_means) * self.scene.extent}
+        rates.update({name: own[f"lr_{name}"] for name in PARAMETERS if name != "means"})
+        return {name: rate * math.sqrt(views) for name, rate in rates.items()}
+
+    def training_step(self, batch: ViewBatch, batch_idx: int) -> None:
+        """Renders, compares, steps, and lets the strategy change the Gaussians."""
+        assert self.strategy is not None
+        start = time.perf_counter()
+        step = self.global_step
+        optimizer: Any = self.optimizers()
+        rates = self.learning_rates(step, len(batch["image"]))
+        for group in optimizer.param_groups:
+            group["lr"] = rates[group["name"]]
+        target = batch["image"]
+        height, width = target.shape[1:3]
+        image, _, meta = self.network(
+            batch["viewmat"],
+            batch["K"],
+            width,
+            height,
+            sh_degree=step // self.hparams["sh_every"],
+            rasterize_mode=self.hparams["rasterize_mode"],
+            absgrad=self.strategy.absgrad,
+        )
+        self.strategy.before_backward(meta)
+        weight = self.hparams["ssim_weight"]
+        loss = (1 - weight) * (image - target).abs().mean() + weight * (1 - ssim(image, target))
+        penalty = self.strategy.penalty(self.network)
+        self.manual_backward(loss if penalty is None else loss + penalty)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        self.strategy.after_step(step, self.network, optimizer.optimizer, meta, rates["means"])
+        if len(self.network) == 0:
+            raise ConfigError(
+                f"All Gaussians were removed by step {step}: the learning rates are too high, or the cameras are wrong."
+            )
+        self.train_seconds += time.perf_counter() - start
+        if step % 10 == 0:
+            values = {"train/loss": loss.detach(), "gaussians": float(len(self.network))}
+            self.log_dict(values, prog_bar=True, batch_size=len(target))
+
+    def _measure(self, batch: ViewBatch, metrics: ViewQuality) -> Rendering:
+        height, width = batch["image"].shape[1:3]
+        rendering = self(batch["viewmat"], batch["K"], width, height)
+        metrics.measure(rendering["image"], batch["image"])
+        self.log_dict(dict(metrics.items()), prog_bar=True, batch_size=len(batch["image"]))
+        return rendering
+
+    def validation_step(self, batch: ViewBatch, batch_idx: int) -> None:
+        """Quality of the held-out views; the seconds and Gaussians spent on it."""
+        self._measure(batch, self.val_metrics)
+        self.log_dict({"seconds": self.train_seconds + self.initialise_seconds}, batch_size=1)
+
+    def test_step(self, batch: ViewBatch, batch_idx: int) -> Rendering:
+        """Quality of the held-out views; the renders are for the figures."""
+        rendering = self._measure(batch, self.test_metrics)
+        values = {"test/gaussians": float(len(self.network))}
+        if self.train_seconds:
+            values |= {"test/train_seconds": self.train_seconds, "test/init_seconds": self.initialise_seconds}
+        self.log_dict(values, batch_size=len(batch["image"]))
+        return rendering
+
+    def predict_step(self, batch: ViewBatch, batch_idx: int) -> Rendering:
+        """Renders."""
+        height, width = batch["image"].shape[1:3]
+        return self(batch["viewmat"], batch["K"], width, height)
+
+    def figures(self, batch: ViewBatch, output: Rendering) -> dict[str, Figure]:
+        """Renders beside photographs with errors and depth; the Gaussians themselves."""
+        scene = self.scene
+        indices = (scene.test_indices or scene.train_indices)[:4]
+        return {
+            "views": figures.views(self, scene, indices),
+            "gaussians": figures.gaussians(self.network, scene),
+        }
+
+    def predict_file(
+        self, input: Path, output: Path, frames: int = 120, width: int | None = None, fps: int = 24
+    ) -> dict[str, Any]:
+        """Renders a fly-through, or writes the Gaussians for other programs.
+
+        Args:
+            input: ``cameras`` for a way through the cameras of the training, ``turn`` for a circle about the scene,
+                or a scene's folder, whose cameras are then rendered one by one.
+            output: .mp4 or .gif for a film, .ply for the layout of 3DGS, .splat for web viewers; without a suffix a
+                folder for the frames as PNG files.
+            frames: of the film.
+            width: of the film in pixels; None for that of the training images.
+            fps: frames per second.
+
+        Raises:
+            DataError: the output's kind is not known, or there is nothing to render.
+        """
+        if len(self.network) == 0:
+            raise DataError("These weights hold no Gaussians: train first.")
+        rows = {name: value.cpu() for name, value in self.network.rows().items()}
+        facts: dict[str, Any] = {"gaussians": len(self.network), "written": output}
+        if output.suffix == ".ply":
+            write_ply(output, rows)
+            return facts
+        if output.suffix == ".splat":
+            write_splat(output, rows)
+            return facts
+        way = fly_through.cameras(self.network, input, frames, width)
+        start = time.perf_counter()
+        with torch.no_grad():
+            pictures = [self(v.unsqueeze(0), k.unsqueeze(0), *way.size)["image"][0] for v, k in way]
+        seconds = time.perf_counter() - start
+        fly_through.write_film(output, [(255 * p.cpu()).round().byte().numpy() for p in pictures], fps)
+        return {**facts, "frames": len(pictures), "frames per second rendered": round(len(pictures) / seconds, 1)}
+
+
+def _remember_cameras(network: GaussianModel, scene: Scene) -> None:
+    """Keeps what a fly-through needs with the Gaussians."""
+    train = scene.train_indices
+    chosen = [train[i] for i in np.linspace(0, len(train) - 1, KEY_CAMERAS).round().astype(int)]
+    height, width = scene.images[chosen[0]].shape[:2]
+    network.key_viewmats.copy_(torch.from_numpy(scene.viewmats[chosen]))
+    network.key_K.copy_(torch.from_numpy(scene.Ks[chosen[0]]))
+    network.key_size.copy_(torch.tensor([width, height]))
+    network.background.copy_(torch.tensor(scene.background))
