@@ -84,9 +84,15 @@ def build(path: str | Path) -> ZooModule:
 def load_into(network: torch.nn.Module, tensors: dict[str, Any], source: str) -> None:
     """Loads a state dict strictly.
 
+    A network whose size is part of its data, such as a cloud of Gaussians, has a method ``fit_to(tensors)`` that
+    takes over the size first.
+
     Raises:
         WeightsError: naming the keys that are missing, unknown or of another shape.
     """
+    fit_to = getattr(network, "fit_to", None)
+    if fit_to is not None:
+        fit_to(tensors)
     expected = network.state_dict()
     missing = sorted(expected.keys() - tensors.keys())
     unknown = sorted(tensors.keys() - expected.keys())

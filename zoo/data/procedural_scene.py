@@ -57,7 +57,7 @@ def procedural_scene(size: int = 128, views: int = 56, points: int = 600, seed: 
 def _write(file: Path, *arrays: NDArray[np.generic]) -> None:
     names = ("images", "depths", "viewmats", "Ks", "points", "point_colors")
     with atomic_path(file) as path, path.open("wb") as stream:
-        np.savez(stream, **dict(zip(names, arrays, strict=True)))
+        np.savez(stream, allow_pickle=False, **dict(zip(names, arrays, strict=True)))
 
 
 def _make(size: int, views: int, points: int, seed: int, test_every: int) -> tuple[NDArray[np.generic], ...]:

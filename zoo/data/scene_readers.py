@@ -183,6 +183,19 @@ def _pycolmap() -> Any:
     return pycolmap
 
 
+def need_plyfile() -> Any:
+    """The package plyfile.
+
+    Raises:
+        DataError: it is not installed.
+    """
+    try:
+        import plyfile
+    except ImportError:
+        raise DataError("Files .ply need the package plyfile: pip install plyfile") from None
+    return plyfile
+
+
 def reconstruct(photographs: Path) -> Path:
     """Runs structure from motion on a folder of photographs, once; returns the folder of the COLMAP model.
 
@@ -333,12 +346,11 @@ def read_points(file: Path) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
     Raises:
         DataError: the file is absent or no cloud of points.
     """
-    from plyfile import PlyData, PlyParseError
-
+    plyfile = need_plyfile()
     try:
-        vertex = PlyData.read(str(file))["vertex"]
+        vertex = plyfile.PlyData.read(str(file))["vertex"]
         points = np.stack([vertex[k] for k in ("x", "y", "z")], axis=-1).astype(np.float64)
-    except (OSError, KeyError, ValueError, PlyParseError) as error:
+    except (OSError, KeyError, ValueError, plyfile.PlyParseError) as error:
         raise DataError(f"{file} is no readable cloud of points ({error}).") from None
     names = {p.name for p in vertex.properties}
     if {"red", "green", "blue"} <= names:

@@ -100,7 +100,7 @@ def opengl_to_viewmat(camera_to_world: NDArray[np.float64]) -> NDArray[np.float6
     """
     flipped = np.array(camera_to_world, dtype=np.float64)
     flipped[..., :3, 1:3] *= -1
-    return np.linalg.inv(flipped)
+    return np.asarray(np.linalg.inv(flipped), dtype=np.float64)
 
 
 def look_at(eye: NDArray[np.float64], target: NDArray[np.float64], up: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -42,8 +42,10 @@ def plane_sweep(
     """
     if implementation == "compiled":
         native.require("splat", reference.device)
-    elif native.is_reference(implementation) or reference.device.type != "cpu" or not native.covers(
-        "splat", reference.device
+    elif (
+        native.is_reference(implementation)
+        or reference.device.type != "cpu"
+        or not native.covers("splat", reference.device)
     ):
         return plane_sweep_reference(reference, neighbours, homographies, offsets, inverse_depths, radius)
     arguments = (t.float() for t in (reference, neighbours, homographies, offsets, inverse_depths))

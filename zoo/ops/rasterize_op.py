@@ -80,9 +80,7 @@ class _Project(torch.autograd.Function):
 
 class _Harmonics(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, means: Tensor, centres: Tensor, coefficients: Tensor, radii: Tensor, degree: int
-    ) -> Tensor:
+    def forward(ctx: Any, means: Tensor, centres: Tensor, coefficients: Tensor, radii: Tensor, degree: int) -> Tensor:
         colors = _ops.splat_harmonics(means, centres, coefficients, radii, degree)
         ctx.save_for_backward(means, centres, coefficients, radii, colors)
         ctx.degree = degree

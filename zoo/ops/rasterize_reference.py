@@ -252,7 +252,9 @@ def composite(
     holder = torch.zeros_like(xy) if absgrad else None
     if holder is not None:
         means2d.absgrad = holder.view(cameras, count, 2)  # type: ignore[attr-defined]
-    blank = colors.new_zeros(TILE, TILE, channels + 1)
+    # Sums of nothing tie an empty image to its inputs, so that it can be differentiated like any other.
+    nothing = colors[:, :0].sum() + opacities[:, :0].sum() + means2d[:, :0].sum() + projected.conics[:, :0].sum()
+    blank = colors.new_zeros(TILE, TILE, channels + 1) + nothing
     images: list[list[list[Tensor]]] = []
     for camera in range(cameras):
         rows: list[list[Tensor]] = []

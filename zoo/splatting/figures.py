@@ -60,7 +60,7 @@ def gaussians(network: GaussianModel, scene: Scene) -> Figure:
     _, _, basis = np.linalg.svd(centres - centres.mean(0))
     middle = centres.mean(0)
     flat, seats = (means - middle) @ basis[:2].T, (centres - middle) @ basis[:2].T
-    order = np.argsort(((means - middle) @ basis[2]))
+    order = np.argsort((means - middle) @ basis[2])
     shown = order[:: max(1, len(order) // 40_000)]
     colors = sh0_to_rgb(network.sh0.detach().cpu()[:, 0]).clamp(0, 1).numpy()
     plan.scatter(flat[shown, 0], flat[shown, 1], c=colors[shown], s=1.5, lw=0)

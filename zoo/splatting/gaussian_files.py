@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from zoo.data.scene_readers import need_plyfile
 from zoo.errors import DataError
 from zoo.files import atomic_path
 from zoo.ops.spherical_harmonics import sh0_to_rgb, sh_count
@@ -33,8 +34,7 @@ def write_ply(path: Path, rows: Rows) -> None:
         path: ends in .ply.
         rows: the Gaussians, as `GaussianModel.rows` gives them.
     """
-    from plyfile import PlyData, PlyElement
-
+    plyfile = need_plyfile()
     count = len(rows["means"])
     degree = round((rows["shN"].shape[1] + 1) ** 0.5) - 1
     columns = [
@@ -49,7 +49,7 @@ def write_ply(path: Path, rows: Rows) -> None:
     table = torch.cat([c.detach().cpu().float() for c in columns], dim=1).numpy().astype("<f4")
     vertex = np.ascontiguousarray(table).view([(name, "<f4") for name in ply_properties(degree)])[:, 0]
     with atomic_path(path) as target:
-        PlyData([PlyElement.describe(vertex, "vertex")], byte_order="<").write(str(target))
+        plyfile.PlyData([plyfile.PlyElement.describe(vertex, "vertex")], byte_order="<").write(str(target))
 
 
 def read_ply(path: Path) -> Rows:
@@ -58,12 +58,11 @@ def read_ply(path: Path) -> Rows:
     Raises:
         DataError: the file is absent, damaged or holds no Gaussians.
     """
-    from plyfile import PlyData, PlyParseError
-
+    plyfile = need_plyfile()
     if not path.is_file():
         raise DataError(f"There is no file {path}.")
     try:
-        vertex = PlyData.read(str(path))["vertex"]
+        vertex = plyfile.PlyData.read(str(path))["vertex"]
         names = [p.name for p in vertex.properties]
         rest = sum(name.startswith("f_rest_") for name in names)
         degree = next((d for d in range(4) if 3 * (sh_count(d) - 1) == rest), None)
@@ -83,7 +82,7 @@ def read_ply(path: Path) -> Rows:
             "sh0": read("f_dc_0", "f_dc_1", "f_dc_2").unsqueeze(1),
             "shN": higher,
         }
-    except (OSError, KeyError, ValueError, PlyParseError) as error:
+    except (OSError, KeyError, ValueError, plyfile.PlyParseError) as error:
         raise DataError(f"{path} holds no Gaussians in the layout of 3DGS ({error}).") from None
 
 

@@ -16,7 +16,6 @@ from zoo.data.scene_views import Scene, ViewBatch
 from zoo.errors import ConfigError, DataError
 from zoo.module import ZooModule
 from zoo.ops import native
-from zoo.ops.rasterize import RasterizeMode
 from zoo.ops.ssim import ssim
 from zoo.splatting import figures, fly_through
 from zoo.splatting.gaussian_files import write_ply, write_splat

@@ -9,7 +9,9 @@ from zoo.splatting.gaussians import PARAMETERS, GaussianModel
 
 
 @torch.no_grad()
-def rearrange(model: GaussianModel, optimizer: torch.optim.Optimizer, source: Tensor, fresh: Tensor | None = None) -> None:
+def rearrange(
+    model: GaussianModel, optimizer: torch.optim.Optimizer, source: Tensor, fresh: Tensor | None = None
+) -> None:
     """Makes the Gaussians those at `source`, in that order; one may come up several times.
 
     Args:

@@ -311,9 +311,7 @@ def relocated(opacity: Tensor, scale: Tensor, copies: Tensor) -> tuple[Tensor, T
     largest = int(copies.max()) if len(copies) else 1
     denominator = torch.zeros_like(value)
     for i in range(1, largest + 1):
-        terms = sum(
-            math.comb(i - 1, k) * (-1) ** k * new ** (k + 1) / math.sqrt(k + 1) for k in range(i)
-        )
-        denominator += torch.where(copies >= i, terms, 0.0)  # type: ignore[arg-type]
+        terms = sum(math.comb(i - 1, k) * (-1) ** k * new ** (k + 1) / math.sqrt(k + 1) for k in range(i))
+        denominator += torch.where(copies >= i, terms, 0.0)
     factor = (value / denominator).to(scale)
     return new.to(opacity), scale * factor.unsqueeze(-1)

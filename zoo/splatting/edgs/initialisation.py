@@ -125,7 +125,7 @@ def spread(mask: Tensor, count: int, seed: int) -> Tensor:
 
     They are ranked by a two-dimensional low-discrepancy sequence (R2) with a random start.
     """
-    height, width = mask.shape
+    width = mask.shape[1]
     rows, columns = mask.nonzero(as_tuple=True)
     start = np.random.default_rng(seed).random()
     rank = (0.7548776662466927 * columns.double() + 0.5698402909980532 * rows.double() + start) % 1
@@ -151,7 +151,14 @@ def thin_out(points: Tensor, footprint: Tensor, budget: int, seed: int) -> Tenso
 
 
 def _colors(
-    scene: Scene, views: list[int], points: Tensor, places: Tensor, used: Tensor, degree: int, fit_degree: int, ridge: float
+    scene: Scene,
+    views: list[int],
+    points: Tensor,
+    places: Tensor,
+    used: Tensor,
+    degree: int,
+    fit_degree: int,
+    ridge: float,
 ) -> Tensor:
     """Coefficients (M, K, 3) of the colours that the views show at their matches."""
     colors = []

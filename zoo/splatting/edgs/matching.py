@@ -162,9 +162,9 @@ class PlaneSweepMatcher:
         places, z = self._project(view, other)
         grid = self._normalised(places)
         seen = (z > 0) & (grid.abs() < 1).all(-1)
-        theirs = F.grid_sample(
-            self.depth[other][None, None], grid.unsqueeze(0), mode="nearest", align_corners=False
-        )[0, 0]
+        theirs = F.grid_sample(self.depth[other][None, None], grid.unsqueeze(0), mode="nearest", align_corners=False)[
+            0, 0
+        ]
         return places, seen & ((theirs - z).abs() < self.tolerance * z)
 
     def _normalised(self, places: Tensor) -> Tensor:

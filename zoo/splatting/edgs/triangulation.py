@@ -54,9 +54,7 @@ def triangulate(pixels: Tensor, used: Tensor, viewmats: Tensor, Ks: Tensor) -> T
 
     step_rows, step_residuals = _reprojection_system(points, pixels, viewmats, Ks)
     mask = weight[..., None]
-    points = points - _solve(
-        (step_rows * mask.unsqueeze(-1)).flatten(1, 2), (step_residuals * mask).flatten(1)
-    )
+    points = points - _solve((step_rows * mask.unsqueeze(-1)).flatten(1, 2), (step_residuals * mask).flatten(1))
     residuals = _reprojection_system(points, pixels, viewmats, Ks)[1]
     error = torch.where(used, residuals.norm(dim=-1), 0).amax(1)
     depth = points @ viewmats[:, 2, :3].T + viewmats[:, 2, 3]

@@ -88,5 +88,7 @@ class GaussianSplatting(Reconstruction):
             return MCMC(cap=own["cap"] or 1_000_000, **extra, **schedule)
         if own["densification"] == "none":
             schedule["stop"] = 0
-        growth = {key: own[key] for key in ("grow_grad2d", "grow_scale3d", "prune_scale3d", "reset_every", "absgrad", "cap")}
+        growth = {
+            key: own[key] for key in ("grow_grad2d", "grow_scale3d", "prune_scale3d", "reset_every", "absgrad", "cap")
+        }
         return Densify(extent=scene.extent, **growth, **schedule)
