@@ -51,6 +51,7 @@ ZOO_INLINE void warp_row(const Sweep& s, int n, float inverse_depth, float y, fl
     store(out + x, top + fv * (low - top));
     store(inside + x, (Floats)(seen & (Ints)all(1.0f)));
   }
+  memset(out + s.width, 0, (s.stride - s.width) * sizeof(float));  // windows see zeros beyond the border
 }
 
 // Sums over 2 r + 1 neighbours along a row that has r zeros before and after it.

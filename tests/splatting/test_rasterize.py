@@ -191,9 +191,7 @@ def test_many_channels_depth_and_background(implementation: Any) -> None:
     background = torch.rand(2, 7)
     image, alpha, meta = rasterize(**inputs, **options, backgrounds=background, render_mode="RGB+ED")
     assert image.shape == (2, 21, 33, 8)
-    parts = [
-        rasterize(**{**inputs, "colors": inputs["colors"][:, k : k + 1]}, **options)[0] for k in range(7)
-    ]
+    parts = [rasterize(**{**inputs, "colors": inputs["colors"][:, k : k + 1]}, **options)[0] for k in range(7)]
     assert torch.allclose(image[..., :7], torch.cat(parts, -1) + (1 - alpha) * background[:, None, None], atol=1e-5)
     depth, _, _ = rasterize(**inputs, **options, render_mode="D")
     assert torch.allclose(image[..., 7:], depth / alpha.clamp_min(1e-10), rtol=1e-4, atol=1e-5)
@@ -271,6 +269,7 @@ class TestDegenerateInput:
     def test_one_gaussian_one_pixel(self, implementation: str) -> None:
         inputs = {k: v[:1] if len(v) == 12 else v for k, v in scene(12, 1).items()}
         inputs["means"], inputs["scales"] = torch.zeros(1, 3), torch.full((1, 3), 3.0)
+        inputs["Ks"][:, 0, 2], inputs["Ks"][:, 1, 2] = -0.5, 2.5  # so that the mean lies on the pixel
         image, _ = self.render(implementation, inputs, size=1)
         alpha = min(0.99, float(inputs["opacities"]))
         assert image[0, 0, 0].tolist() == pytest.approx((alpha * inputs["colors"][0]).tolist(), rel=0.05)

@@ -114,19 +114,20 @@ def read_colmap(
         reconstruction = pycolmap.Reconstruction(str(model))
     except (RuntimeError, ValueError, OSError, IndexError) as error:
         raise DataError(f"The COLMAP model in {model} can't be read: {error}") from None
-    found = sorted(reconstruction.images.values(), key=lambda image: image.name)
+    names = {key: image.name for key, image in reconstruction.images.items()} | _names_in_text(model)
+    found = sorted(reconstruction.images.items(), key=lambda item: names[item[0]])
     if not found:
         raise DataError(f"The COLMAP model in {model} has no images.")
     if with_images and not images.is_dir():
         beside = sorted(p.name for p in path.glob("images*") if p.is_dir())
         raise DataError(f"There is no folder {images} with the photographs. {_known('data.images', beside)}")
     pictures, viewmats, Ks = [], [], []
-    for image in found:
+    for key, image in found:
         camera = reconstruction.cameras[image.camera_id]
         viewmat = np.eye(4)
         viewmat[:3] = image.cam_from_world().matrix()
         if with_images:
-            picture, K = _undistorted(read_image(images / image.name), camera, max_side)
+            picture, K = _undistorted(read_image(images / names[key]), camera, max_side)
         else:
             picture, K = np.zeros((camera.height, camera.width, 3), np.uint8), camera.calibration_matrix()
         pictures.append(picture)
@@ -135,7 +136,7 @@ def read_colmap(
     points = [point for _, point in sorted(reconstruction.points3D.items())]
     return Scene(
         name=path.resolve().name,
-        names=[image.name for image in found],
+        names=[names[key] for key, _ in found],
         images=pictures,
         viewmats=np.stack(viewmats),
         Ks=np.stack(Ks),
@@ -143,6 +144,16 @@ def read_colmap(
         point_colors=np.array([p.color for p in points], dtype=np.uint8).reshape(-1, 3),
         test_every=test_every,
     )
+
+
+def _names_in_text(model: Path) -> dict[int, str]:
+    """Names of the images of a text model, which may hold spaces: pycolmap cuts them off there."""
+    file = model / "images.txt"
+    if not file.is_file() or (model / "images.bin").is_file():
+        return {}
+    lines = [line for line in file.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
+    fields = [line.split(maxsplit=9) for line in lines[::2] if line.strip()]  # every second line lists points
+    return {int(parts[0]): parts[9].strip() for parts in fields if len(parts) == 10}
 
 
 def _known(key: str, values: list[str]) -> str:

@@ -1,7 +1,10 @@
 """Operations with a readable PyTorch reference and, where one exists, a fast kernel behind the same signature."""
 
 from zoo.ops.native import Implementation
+from zoo.ops.plane_sweep import plane_sweep
+from zoo.ops.rasterize import rasterize
 from zoo.ops.rational import rational
 from zoo.ops.rational_reference import Form
+from zoo.ops.ssim import ssim
 
-__all__ = ["Form", "Implementation", "rational"]
+__all__ = ["Form", "Implementation", "plane_sweep", "rasterize", "rational", "ssim"]

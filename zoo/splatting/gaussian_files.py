@@ -73,7 +73,9 @@ def read_ply(path: Path) -> Rows:
             columns = [np.asarray(vertex[key], dtype=np.float32) for key in keys]
             return torch.from_numpy(np.stack(columns, axis=1) if columns else np.zeros((len(vertex), 0), np.float32))
 
-        higher = read(*(f"f_rest_{i}" for i in range(rest))).reshape(-1, 3, rest // 3).transpose(1, 2).contiguous()
+        higher = (
+            read(*(f"f_rest_{i}" for i in range(rest))).reshape(len(vertex), 3, rest // 3).transpose(1, 2).contiguous()
+        )
         return {
             "means": read("x", "y", "z"),
             "scales": read("scale_0", "scale_1", "scale_2"),

@@ -271,8 +271,10 @@ class MCMC:
     def _share(self, model: GaussianModel, chosen: Tensor) -> None:
         """Makes the chosen ones such that they and their copies together look as each did alone."""
         copies = torch.bincount(chosen, minlength=len(model))[chosen] + 1
-        opacity, scale = relocated(model.opacities.data[chosen].sigmoid(), model.scales.data[chosen].exp(), copies)
-        model.opacities.data[chosen] = opacity.clamp(self.min_opacity, 1 - 1e-6).logit()
+        opacity, scale = relocated(
+            model.opacities.data[chosen].sigmoid(), model.scales.data[chosen].exp(), copies, self.min_opacity
+        )
+        model.opacities.data[chosen] = opacity.clamp(1e-6, 1 - 1e-6).logit()
         model.scales.data[chosen] = scale.log()
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -297,17 +299,18 @@ def position_noise(quats: Tensor, scales: Tensor, opacities: Tensor, noise: Tens
     return (covariances(quats, scales) @ (noise * gate * scale).unsqueeze(-1)).squeeze(-1)
 
 
-def relocated(opacity: Tensor, scale: Tensor, copies: Tensor) -> tuple[Tensor, Tensor]:
+def relocated(opacity: Tensor, scale: Tensor, copies: Tensor, min_opacity: float = 0.005) -> tuple[Tensor, Tensor]:
     """Opacity and scale of n Gaussians in one place that together look like one (MCMC paper, Eq. 9).
 
     Args:
         opacity: (M,) in [0, 1].
         scale: (M, 3) linear.
         copies: (M,) n, at least 1; more than 51 count as 51.
+        min_opacity: of the result, lest it be dead at once.
     """
     copies = copies.clamp(1, 51)
     value = opacity.double()
-    new = 1 - (1 - value) ** (1 / copies)
+    new = (1 - (1 - value) ** (1 / copies)).clamp_min(min_opacity)
     largest = int(copies.max()) if len(copies) else 1
     denominator = torch.zeros_like(value)
     for i in range(1, largest + 1):
