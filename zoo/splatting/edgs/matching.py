@@ -39,22 +39,23 @@ class Matcher(Protocol):
         """Matches of one view, by its index in the scene, in others."""
 
 
-def make_matcher(name: MatcherName, scene: Scene, side: int, planes: int, seed: int = 0) -> Matcher:
+def make_matcher(
+    name: MatcherName, scene: Scene, side: int, planes: int, min_score: float = 0.6, min_agreeing: int = 2
+) -> Matcher:
     """The matcher of a name.
 
     Args:
         name: ``"plane-sweep"`` or ``"roma"``.
         scene: whose training views are matched.
         side: views with a longer side are matched at this many pixels (plane sweep).
-        planes: depths that are tried (plane sweep).
-        seed: unused by matchers without randomness.
+        planes, min_score, min_agreeing: of the plane sweep, see `PlaneSweepMatcher`.
 
     Raises:
         ConfigError: the matcher's package is not installed, or its weights are absent.
     """
     if name == "roma":
         return RoMaMatcher(scene)
-    return PlaneSweepMatcher(scene, side, planes)
+    return PlaneSweepMatcher(scene, side, planes, min_score=min_score, min_agreeing=min_agreeing)
 
 
 class PlaneSweepMatcher:

@@ -34,6 +34,8 @@ class EDGS(Reconstruction):
         matcher: ``"plane-sweep"``, which needs nothing, or ``"roma"`` (package romatch and its weights).
         match_side: views with a longer side are matched at this many pixels (plane sweep).
         planes: depths that are tried (plane sweep).
+        min_score: correlation that a depth needs (plane sweep).
+        min_agreeing: neighbours whose depth must agree; 1 where there are few views (plane sweep).
         num_refs: reference views at most.
         nns_per_ref: neighbours that each is matched with.
         matches_per_ref: points drawn per reference (official); in the paper's version `budget` decides.
@@ -57,6 +59,8 @@ class EDGS(Reconstruction):
         matcher: MatcherName = "plane-sweep",
         match_side: int = 480,
         planes: int = 96,
+        min_score: float = 0.6,
+        min_agreeing: int = 2,
         num_refs: int = 180,
         nns_per_ref: int = 3,
         matches_per_ref: int = 15_000,
@@ -103,7 +107,9 @@ class EDGS(Reconstruction):
         if len(train) < 2:
             raise DataError(f"EDGS matches views with each other; {scene.name} has {len(train)} to train on.")
         start = time.perf_counter()
-        matcher = make_matcher(own["matcher"], scene, own["match_side"], own["planes"])
+        matcher = make_matcher(
+            own["matcher"], scene, own["match_side"], own["planes"], own["min_score"], own["min_agreeing"]
+        )
         matched = time.perf_counter()
         viewmats = scene.viewmats[train]
         near = nearest_cameras(viewmats, own["nns_per_ref"])
