@@ -110,6 +110,8 @@ class TestColmap:
     def test_a_path_that_is_not_there(self) -> None:
         with pytest.raises(DataError, match=r"no scene folder .*data.path"):
             zoo.create_data("splatting/scene", path="nowhere")
+        with pytest.raises(DataError, match=r"(?s)Mip-NeRF 360.*jonbarron.*data.root="):
+            zoo.create_data("splatting/mipnerf360")
         with pytest.raises(DataError, match="Buddha"):
             zoo.create_data("splatting/buddha", path="nowhere")
 

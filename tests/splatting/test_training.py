@@ -184,6 +184,17 @@ class TestModel:
         module.predict_file(Path("cameras"), Path("a.splat"))
         assert Path("a.splat").stat().st_size == 200 * 32
 
+    def test_the_viewer_serves_a_page(self, module: Any) -> None:
+        pytest.importorskip("viser")
+        import urllib.request
+
+        server = module.view(port=8765)
+        try:
+            with urllib.request.urlopen(f"http://localhost:{server.get_port()}", timeout=10) as page:
+                assert b"<html" in page.read().lower()
+        finally:
+            server.stop()
+
     def test_bad_input_is_named(self, module: Any, in_tmp: Path) -> None:
         with pytest.raises(DataError, match="neither 'cameras'"):
             module.predict_file(Path("nowhere"), Path("a.gif"))

@@ -40,7 +40,7 @@ def run(seeds: int = 3, steps: int = 2000, mcmc: bool = True, size: int = 128) -
     """
     single = torch.get_num_threads() == 1
     if single:
-        Reconstruction.clock = staticmethod(time.process_time)
+        Reconstruction.clock = staticmethod(time.process_time)  # type: ignore[method-assign]
     names = [name for name in CONFIGS if mcmc or name != "3DGS-MCMC"]
     results: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     curves: dict[str, list[Curve]] = {name: [] for name in names}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import pytorch_lightning as pl
 from torch.utils.data import DataLoader
@@ -137,3 +138,40 @@ class Buddha(SceneData):
     def read(self) -> Scene:
         """Reads the COLMAP model and the photographs."""
         return read_scene(self.folder, test_every=self.hparams["test_every"])
+
+
+@register_data("splatting/mipnerf360")
+class MipNeRF360(SceneData):
+    """One scene of Mip-NeRF 360 at its customary size.
+
+    Args:
+        root: folder of the scenes.
+        scene: which of them.
+        factor: by which the photographs were shrunk, 1, 2, 4 or 8; None for 2 indoors and 4 outdoors.
+        batch_size: views per step, over all processes.
+        seed: of the order.
+
+    Raises:
+        DataError: the data is not there; with instructions.
+    """
+
+    INDOORS = ("room", "counter", "kitchen", "bonsai")
+
+    def __init__(
+        self,
+        root: str | None = None,
+        scene: str = "garden",
+        factor: Literal[1, 2, 4, 8] | None = None,
+        batch_size: int = 1,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(seed, batch_size)
+        self.save_hyperparameters()
+        shrunk = factor or (2 if scene in self.INDOORS else 4)
+        self.images = "images" if shrunk == 1 else f"images_{shrunk}"
+        needed = [f"{scene}/{self.images}/*", f"{scene}/sparse/0/cameras.bin"]
+        self.folder = require_files("mipnerf360", root, needed) / scene
+
+    def read(self) -> Scene:
+        """Reads the COLMAP model and the photographs."""
+        return read_scene(self.folder, self.images)
