@@ -65,7 +65,8 @@ def test_every_model_builds_from_its_defaults_and_has_a_card() -> None:
     for name in zoo.list_models():
         module = zoo.create_model(name)
         assert isinstance(module.network, nn.Module)
-        assert sum(p.numel() for p in module.network.parameters()) > 0
+        # A network whose size is data, a cloud of Gaussians say, begins empty.
+        assert sum(p.numel() for p in module.network.parameters()) > 0 or hasattr(module.network, "fit_to")
         card = registry.module_file("model", name).with_name("README.md")
         assert card.is_file(), f"{name} has no model card"
 
