@@ -107,6 +107,15 @@ class TestColmap:
         with pytest.raises(DataError, match=message):
             read_scene(path)
 
+    def test_photographs_that_are_too_few_or_show_nothing(self, tmp_path: Path) -> None:
+        for k in range(2):
+            Image.fromarray(np.full((32, 32, 3), 90, np.uint8)).save(tmp_path / f"{k}.png")
+        with pytest.raises(DataError, match="2 photographs; at least 3"):
+            read_scene(tmp_path)
+        Image.fromarray(np.full((32, 32, 3), 90, np.uint8)).save(tmp_path / "2.png")
+        with pytest.raises(DataError, match="can't be found: take more of them"):
+            read_scene(tmp_path)
+
     def test_a_path_that_is_not_there(self) -> None:
         with pytest.raises(DataError, match=r"no scene folder .*data.path"):
             zoo.create_data("splatting/scene", path="nowhere")

@@ -226,6 +226,7 @@ def reconstruct(photographs: Path) -> Path:
     if (model / "points3D.bin").is_file():
         return model
     folder.mkdir(parents=True, exist_ok=True)
+    pycolmap.logging.minloglevel = pycolmap.logging.Level.ERROR.value
     database = folder / "database.db"
     database.unlink(missing_ok=True)
     try:
