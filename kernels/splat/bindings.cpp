@@ -383,7 +383,17 @@ std::vector<int32_t> longest_first(const Lists& lists) {
   return order;
 }
 
-std::tuple<Tensor, Tensor, Tensor> composite(const Tensor& means2d, const Tensor& conics, const Tensor& colors,
+// The lists of all cameras, kept for the backward pass as a tensor whose memory they are.
+using KeptLists = std::vector<Lists>;
+
+Tensor keep(KeptLists lists, const Tensor& like) {
+  auto* kept = new KeptLists(std::move(lists));
+  const int64_t size = sizeof(KeptLists), stride = 1;
+  return torch::stable::from_blob(kept, {&size, 1}, {&stride, 1}, like.device(), ScalarType::Byte,
+                                  [](void* memory) { delete static_cast<KeptLists*>(memory); });
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> composite(const Tensor& means2d, const Tensor& conics, const Tensor& colors,
                                              const Tensor& opacities, const Tensor& depths, const Tensor& radii,
                                              int64_t width, int64_t height) {
   const Composited in(means2d, conics, colors, opacities, depths, radii);
@@ -391,8 +401,9 @@ std::tuple<Tensor, Tensor, Tensor> composite(const Tensor& means2d, const Tensor
   // Transmittance is kept besides alpha, from which it could not be had to full precision.
   const Tensor clear = torch::stable::new_empty(in.means2d, {in.cameras, height, width, 1});
   const Tensor last = torch::stable::new_empty(in.means2d, {in.cameras, height, width}, ScalarType::Int);
+  KeptLists all;
   for (int64_t camera = 0; camera < in.cameras; ++camera) {
-    const Lists lists = in.lists(camera, width, height);
+    const Lists& lists = all.emplace_back(in.lists(camera, width, height));
     const std::vector<int32_t> order = longest_first(lists);
     const int64_t pixels = camera * height * width;
     share(static_cast<int64_t>(order.size()), [&](int64_t i) {
@@ -403,12 +414,13 @@ std::tuple<Tensor, Tensor, Tensor> composite(const Tensor& means2d, const Tensor
       kernels().tiles.composite(tile, in.channels);
     });
   }
-  return {image, clear, last};
+  return {image, clear, last, keep(std::move(all), in.means2d)};
 }
 
 Five composite_backward(const Tensor& means2d, const Tensor& conics, const Tensor& colors, const Tensor& opacities,
                         const Tensor& depths, const Tensor& radii, const Tensor& clear, const Tensor& last,
-                        const Tensor& v_image, const Tensor& v_alpha, int64_t width, int64_t height, bool absgrad) {
+                        const Tensor& kept, const Tensor& v_image, const Tensor& v_alpha, int64_t width,
+                        int64_t height, bool absgrad) {
   const Composited in(means2d, conics, colors, opacities, depths, radii);
   const Tensor t = floats(clear, "transmittance"), l = checked(last, ScalarType::Int, "last");
   const Tensor up_image = floats(v_image, "gradient"), up_alpha = floats(v_alpha, "gradient");
@@ -417,8 +429,9 @@ Five composite_backward(const Tensor& means2d, const Tensor& conics, const Tenso
   const Five out{torch::stable::new_zeros(in.means2d, {c, n, 2}), torch::stable::new_zeros(in.means2d, {c, n, 3}),
                  torch::stable::new_zeros(in.means2d, {c, n, channels}), torch::stable::new_zeros(in.means2d, {c, n}),
                  torch::stable::new_zeros(in.means2d, {c, absgrad ? n : 0, 2})};
+  const KeptLists& all = *static_cast<const KeptLists*>(kept.const_data_ptr());
   for (int64_t camera = 0; camera < c; ++camera) {
-    const Lists lists = in.lists(camera, width, height);
+    const Lists& lists = all[camera];
     const std::vector<int32_t> order = longest_first(lists);
     const int64_t pixels = camera * height * width;
     std::vector<float> buffer(lists.pairs.size() * numbers);

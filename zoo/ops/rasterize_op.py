@@ -27,9 +27,9 @@ _SCHEMAS = {
     "splat_harmonics": "(Tensor means, Tensor centres, Tensor coefficients, Tensor radii, int degree) -> Tensor",
     "splat_harmonics_backward": "(Tensor means, Tensor centres, Tensor coefficients, Tensor radii, Tensor colors, "
     "Tensor v_colors, int degree, bool poses) -> (Tensor, Tensor, Tensor)",
-    "splat_composite": f"({_PROJECTED}, int width, int height) -> (Tensor, Tensor, Tensor)",
-    "splat_composite_backward": f"({_PROJECTED}, Tensor clear, Tensor last, Tensor v_image, Tensor v_alpha, int width, "
-    "int height, bool absgrad) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    "splat_composite": f"({_PROJECTED}, int width, int height) -> (Tensor, Tensor, Tensor, Tensor)",
+    "splat_composite_backward": f"({_PROJECTED}, Tensor clear, Tensor last, Tensor lists, Tensor v_image, "
+    "Tensor v_alpha, int width, int height, bool absgrad) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
     "plane_sweep": "(Tensor reference, Tensor neighbours, Tensor homographies, Tensor offsets, Tensor inverse_depths, "
     "int radius) -> (Tensor, Tensor)",
     "ssim_with_gradient": "(Tensor image, Tensor target, bool with_gradient) -> (Tensor, Tensor)",
@@ -108,10 +108,11 @@ class _Composite(torch.autograd.Function):
         height: int,
         absgrad: bool,
     ) -> tuple[Tensor, Tensor]:
-        image, clear, last = _ops.splat_composite(means2d, conics, colors, opacities, depths, radii, width, height)
-        ctx.save_for_backward(means2d, conics, colors, opacities, depths, radii, clear, last)
+        inputs = (means2d, conics, colors, opacities, depths, radii)
+        image, *kept = _ops.splat_composite(*inputs, width, height)
+        ctx.save_for_backward(*inputs, *kept)
         ctx.image = (width, height, absgrad)
-        return image, 1 - clear
+        return image, 1 - kept[0]
 
     @staticmethod
     @once_differentiable
