@@ -25,7 +25,7 @@ FOLDER = Path("runs", "benchmark", "splatting")
 Curve = tuple[np.ndarray, np.ndarray]
 
 
-def run(seeds: int = 3, steps: int = 2000, edgs_steps: int = 1500, mcmc: bool = True, size: int = 128) -> Report:
+def run(seeds: int = 3, steps: int = 2000, mcmc: bool = True, size: int = 128) -> Report:
     """Trains the shipped configs and compares their curves of held-out PSNR over seconds of training.
 
     Seconds are those of initialisation and training steps, without evaluation; on a single thread (OMP_NUM_THREADS=1)
@@ -34,8 +34,7 @@ def run(seeds: int = 3, steps: int = 2000, edgs_steps: int = 1500, mcmc: bool = 
 
     Args:
         seeds: of the training; the scene is the same.
-        steps: of the baselines' training.
-        edgs_steps: of that of EDGS, whose steps cost more since all Gaussians are there from the first; about as long.
+        steps: of each training.
         mcmc: train the MCMC baseline, too.
         size: of the images in pixels.
     """
@@ -47,10 +46,10 @@ def run(seeds: int = 3, steps: int = 2000, edgs_steps: int = 1500, mcmc: bool = 
     curves: dict[str, list[Curve]] = {name: [] for name in names}
     for seed in range(seeds):
         for name in names:
-            summary, curve = _train(CONFIGS[name], seed, edgs_steps if name == "EDGS" else steps, size)
+            summary, curve = _train(CONFIGS[name], seed, steps, size)
             results[name].append(summary)
             curves[name].append(curve)
-    report = Report(f"procedural scene, {size} px, {steps} steps (EDGS {edgs_steps}), mean over {seeds} seeds", "3DGS")
+    report = Report(f"procedural scene, {size} px, {steps} steps, mean over {seeds} seeds", "3DGS")
     for name in names:
         rows = results[name]
         report.rows[name] = {key: statistics.mean(row[key] for row in rows) for key in rows[0]}
