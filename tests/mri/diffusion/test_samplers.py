@@ -86,7 +86,7 @@ def test_predictions_invert_each_other(prediction: str) -> None:
 
 
 def test_min_snr_weights_are_those_of_the_capped_loss_on_the_image() -> None:
-    """An error e of the output is one of x0 scaled by d x0 / d output; the paper's weight on that is min(SNR, gamma)."""
+    """An error of the output is one of x0 scaled by their slope; the paper's weight on that is min(SNR, gamma)."""
     alpha = torch.linspace(0.01, 0.99, 9, dtype=torch.float64)
     x = torch.randn(9, dtype=torch.float64)
     for prediction in ("epsilon", "x0", "v"):
@@ -171,7 +171,7 @@ def test_dpm_solver_between_the_schedules_steps() -> None:
     for level, expected in zip(levels, golden["dpmpp.o2.karras.chain"], strict=True):
         nearest = float(COSINE.alpha_bars[level.timestep])
         noise = predicted_noise(gaussian_x0(x, nearest, mean, variance), x, nearest)
-        x = sampler.step(x, predicted_x0(noise, x, level.alpha, "epsilon"), level, lambda: x)
+        x = sampler.step(x, predicted_x0(noise, x, level.alpha, "epsilon"), level, mean.clone)
         assert (x - expected).abs().max() < 1e-4
 
 

@@ -60,7 +60,7 @@ class NoiseSchedule:
             zero_terminal_snr: shift and scale sqrt(abar) so that the last step is pure noise; a network that
                 predicts epsilon has nothing to learn there.
         """
-        alpha_bars = np.cumprod(1 - _betas(schedule, steps))
+        alpha_bars: NDArray[np.float64] = np.cumprod(1 - _betas(schedule, steps), dtype=np.float64)
         if zero_terminal_snr:
             root = np.sqrt(alpha_bars)
             alpha_bars = ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
@@ -111,12 +111,11 @@ class NoiseSchedule:
         return sorted({int(step) for step in steps}, reverse=True)
 
     def _half_log_snrs(self, count: int, spacing: Spacing) -> NDArray[np.float64]:
-        low, high = max(LOG_SNR_START, self._half_log_snr[-1]), self._half_log_snr[0]
+        low, high = max(LOG_SNR_START, float(self._half_log_snr[-1])), float(self._half_log_snr[0])
         if spacing == "log-snr":
             return np.linspace(low, high, count)
         rho = 7
-        ends = np.exp([-low / rho, -high / rho])
-        return -rho * np.log(np.linspace(*ends, count))
+        return -rho * np.log(np.linspace(math.exp(-low / rho), math.exp(-high / rho), count))
 
     @property
     def _half_log_snr(self) -> NDArray[np.float64]:
