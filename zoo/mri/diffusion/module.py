@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, TypedDict
 
 import torch
@@ -40,6 +41,7 @@ from zoo.mri.diffusion.process import Schedule as NoiseScheduleName
 from zoo.mri.diffusion.samplers import SamplerName, create_sampler
 from zoo.mri.diffusion.sampling import Denoiser, Progress, SeededNoise, sample
 from zoo.mri.diffusion.sizes import Size, resolve_size
+from zoo.mri.diffusion.volume import predict_posterior
 from zoo.mri.fourier import Norm, fft2
 from zoo.mri.masks import find_acs
 from zoo.mri.operators import expand, to_channels
@@ -280,7 +282,7 @@ class DiffusionReconstructor(Reconstructor):
     def test_step(self, batch: KSpaceBatch, batch_idx: int) -> Sampled:
         """Metrics of the mean, of one sample and of the baselines, and how far the spread can be trusted."""
         posterior = self.sample_batch(batch, self.n_samples)
-        images = {"network": posterior.image, SINGLE: posterior.samples[:, 0].abs(), **self.baseline_images(batch)}
+        images = {"network": posterior.image, **self.baseline_images(batch), SINGLE: posterior.samples[:, 0].abs()}
         for method, image in images.items():
             self._update(self.test_metrics[method], image, batch)
         self._update_statistics(posterior, batch)
@@ -441,6 +443,52 @@ class DiffusionReconstructor(Reconstructor):
             problem.to_data(images.unflatten(0, (-1, n_samples))),
             measurement.residual(images).unflatten(0, (-1, n_samples)),
             problem.measurement.noise * problem.scale,
+        )
+
+    def predict_file(
+        self,
+        input: Path,
+        output: Path,
+        layout: str | None = None,
+        key: str = "kspace",
+        acceleration: float | None = None,
+        center_fraction: float = 0.08,
+        margin: int = 0,
+        n_samples: int | None = None,
+        sampler: SamplerName | None = None,
+        steps: int | None = None,
+        consistency: ConsistencyName | None = None,
+        noise: float | None = None,
+        seed: int = 0,
+    ) -> dict[str, Any]:
+        """Samples images for a file of k-space; stopped, it goes on with the next slice when run again.
+
+        Args:
+            input, layout, key, acceleration, center_fraction, margin: see
+                `zoo.mri.reconstructor.Reconstructor.predict_file`.
+            output: .npz or .h5 with the magnitude of the mean ("image" or "reconstruction", (slices, H, W)),
+                "std", complex "samples" (slices, K, H, W), "residual" (slices, K) and "noise" (slices,), in the
+                units of the input; .npy, .nii, .nii.gz or .png with the mean alone.
+            n_samples, sampler, steps, consistency, noise, seed: see `reconstruct`.
+
+        Raises:
+            DataError: the input can't be read, is not undersampled, or the output's format is unknown.
+        """
+        return predict_posterior(
+            self,
+            input,
+            output,
+            layout,
+            key,
+            acceleration,
+            center_fraction,
+            margin,
+            n_samples=n_samples,
+            sampler=sampler,
+            steps=steps,
+            consistency=consistency,
+            noise=noise,
+            seed=seed,
         )
 
     def figures(self, batch: KSpaceBatch, output: Sampled) -> dict[str, Figure]:  # type: ignore[override]
