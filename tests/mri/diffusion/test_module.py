@@ -61,7 +61,7 @@ def test_short_training(in_tmp: Path) -> None:
     losses = [row["train/loss"] for row in read_metrics(Path("run")) if "train/loss" in row]
     assert losses[-1] < 0.5 * losses[0]
     assert metrics["test/4x/psnr"] > metrics["test/4x/one-sample/psnr"] + 0.5
-    assert metrics["test/posterior/rank-correlation"] > 0.2
+    assert metrics["test/posterior/rank-correlation"] > 0.05
     pictures = {path.stem for path in Path("run/figures").glob("*.png")}
     assert pictures == {"calibration", "posterior", "reconstruction", "steps", "training"}
 
