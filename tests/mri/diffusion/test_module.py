@@ -18,7 +18,8 @@ from zoo.engine.loggers import read_metrics
 from zoo.engine.run import train
 from zoo.errors import ConfigError, DataError
 from zoo.mri.diffusion import volume
-from zoo.mri.fourier import fft2
+from zoo.mri.fourier import fft2, ifft2
+from zoo.mri.hdf5 import write_fastmri
 from zoo.mri.masks import MaskFunction
 from zoo.mri.operators import expand
 from zoo.mri.phantom import generate
@@ -81,8 +82,28 @@ def test_checkpoints_hold_averaged_weights_and_runs_go_on(in_tmp: Path) -> None:
     assert train(compose_run(Path("run"), ["trainer.max_epochs=2"]), resume=True)["epochs"] == 2
 
 
-def test_the_config_is_accepted() -> None:
-    assert resolve(compose("mri/diffusion")).model.name == "mri/diffusion"
+@pytest.mark.parametrize("config", ["diffusion", "diffusion-fastmri", "diffusion-fastmri-multicoil"])
+def test_configs_are_accepted(config: str) -> None:
+    assert resolve(compose(f"mri/{config}")).model.name == "mri/diffusion"
+
+
+@pytest.mark.parametrize("challenge", ["singlecoil", "multicoil"])
+def test_the_recipe_for_fastmri(in_tmp: Path, challenge: str) -> None:
+    """On small files in fastMRI's layout."""
+    coils = 1 if challenge == "singlecoil" else 3
+    for split in ("train", "val"):
+        for number in (0, 1):
+            path = Path(f"data/{challenge}_{split}/file_{split}{number}.h5")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            kspace = generate((number, len(split)), "PD", (40, 32), coils, 2).kspace
+            image = ifft2(torch.from_numpy(kspace)).abs().square().sum(1).sqrt().numpy()
+            write_fastmri(path, kspace[:, 0] if coils == 1 else kspace, image, "CORPD_FBK")
+    config = "diffusion-fastmri" if coils == 1 else "diffusion-fastmri-multicoil"
+    model = ["channel_mult=[1,2]", "attention_resolutions=[]", "num_res_blocks=1", "warmup_steps=1"]
+    data = ["root=data", "num_workers=0", "image_crop=[32,32]", "batch_size=2", "center_fractions=[0.16,0.1]"]
+    small = [*(f"model.{x}" for x in model), *(f"data.{x}" for x in data), "trainer.precision=32-true"]
+    metrics = train(compose(f"mri/{config}", [*TINY[:7], *small, "trainer.max_steps=2", "run_dir=run"]))["metrics"]
+    assert {"test/4x/psnr", "test/8x/one-sample/hfen", "test/posterior/residual"} <= metrics.keys()
 
 
 @pytest.mark.parametrize("coils", [1, 3])
