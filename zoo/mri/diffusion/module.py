@@ -45,6 +45,7 @@ from zoo.mri.diffusion.volume import predict_posterior
 from zoo.mri.fourier import Norm, fft2
 from zoo.mri.masks import find_acs
 from zoo.mri.operators import expand, to_channels
+from zoo.mri.perceptual import LPIPS, gmsd
 from zoo.mri.reconstructor import Protocol, Reconstruction, Reconstructor, _cropped, _metrics
 from zoo.mri.schedule import Schedule
 from zoo.mri.sensitivity import acs_maps
@@ -101,6 +102,7 @@ class DiffusionReconstructor(Reconstructor):
             `reconstruct`.
         lr, schedule, warmup_steps, decay_every, decay, protocol, baselines, real_slice: see
             `zoo.mri.reconstructor.Reconstructor`.
+        lpips_backbone, lpips_heads: see `zoo.mri.perceptual.LPIPS`; without them LPIPS is not reported.
     """
 
     network: DiffusionUNet
@@ -142,6 +144,8 @@ class DiffusionReconstructor(Reconstructor):
         protocol: Protocol = "fastmri",
         baselines: tuple[BaselineName, ...] = (),
         real_slice: bool = False,
+        lpips_backbone: str | None = None,
+        lpips_heads: str | None = None,
     ) -> None:
         if zero_terminal_snr and prediction == "epsilon":
             raise ConfigError(
@@ -182,6 +186,11 @@ class DiffusionReconstructor(Reconstructor):
         }
         self.n_samples = n_samples
         self.val_loss = MeanMetric()
+        # Not a part of the module, whose weights are its own.
+        self._lpips = [LPIPS(lpips_backbone, lpips_heads)] if lpips_backbone and lpips_heads else []
+        self.perceptual = nn.ModuleDict(
+            {f"{method}{name}": MeanMetric() for method in ("", f"{SINGLE}/") for name in ("gmsd", "lpips")}
+        )
         self.test_metrics[SINGLE] = _metrics(protocol, tuple(self.test_metrics["network"]))  # type: ignore[arg-type]
         self.statistics = nn.ModuleDict({name: MeanMetric() for name in STATISTICS})
 
@@ -286,6 +295,8 @@ class DiffusionReconstructor(Reconstructor):
         for method, image in images.items():
             self._update(self.test_metrics[method], image, batch)
         self._update_statistics(posterior, batch)
+        self._update_perceptual("", posterior.image, batch)
+        self._update_perceptual(f"{SINGLE}/", posterior.samples[:, 0].abs(), batch)
         scale = batch["scaling_factor"].view(-1, 1, 1)
         scaled = {method: image * scale for method, image in images.items() if method != "network"}
         in_data_units = Posterior(posterior.samples * scale.unsqueeze(1), posterior.residual, posterior.noise)
@@ -315,14 +326,25 @@ class DiffusionReconstructor(Reconstructor):
             assert isinstance(metric, MeanMetric)
             metric.update(value)
 
+    def _update_perceptual(self, method: str, image: Tensor, batch: KSpaceBatch) -> None:
+        prediction, target = _cropped(image, batch), _cropped(batch["target"], batch)
+        values = {"gmsd": gmsd(prediction, target)}
+        for network in self._lpips:
+            values["lpips"] = network.to(self.device)(prediction, target)
+        for name, value in values.items():
+            metric = self.perceptual[f"{method}{name}"]
+            assert isinstance(metric, MeanMetric)
+            metric.update(value)
+
     def on_test_epoch_end(self) -> None:
         """Logs images' metrics and the statistics of the posterior."""
         super().on_test_epoch_end()
-        for name, metric in self.statistics.items():
-            assert isinstance(metric, MeanMetric)
-            if metric.update_called:
-                self.log(f"test/posterior/{name}", metric.compute())
-            metric.reset()
+        for prefix, metrics in (("test/posterior/", self.statistics), ("test/", self.perceptual)):
+            for name, metric in metrics.items():
+                assert isinstance(metric, MeanMetric)
+                if metric.update_called:
+                    self.log(f"{prefix}{name}", metric.compute())
+                metric.reset()
 
     @torch.no_grad()
     def reconstruct(
