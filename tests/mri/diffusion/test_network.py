@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import zoo
 from tests.goldens import section
 from tests.mri.diffusion.golden import config, load
 from zoo.errors import WeightsError
@@ -15,6 +16,7 @@ from zoo.mri.diffusion.mcddpm import KSpaceProcess, KSpaceUNet, to_image, to_ksp
 from zoo.mri.diffusion.network import AttentionBlock, DiffusionUNet, timestep_embedding
 from zoo.mri.diffusion.process import NoiseSchedule
 from zoo.mri.operators import from_channels, to_channels
+from zoo.ops.udno import UDNO
 
 DIFFUSERS = {
     "in_channels": 5,
@@ -242,3 +244,18 @@ def test_wrapped_checkpoints() -> None:
     official = section(load("mcddpm_unet"), "w:")
     wrapped = {"model": {f"module.{name}": tensor for name, tensor in official.items()}, "step": 3}
     assert convert_official(wrapped).keys() == official.keys()
+
+
+def test_a_neural_operator_as_the_denoiser() -> None:
+    torch.manual_seed(0)
+    module = zoo.create_model("mri/diffusion", architecture="udno", model_channels=4, radius_cutoff=0.2, steps=2)
+    x, t = torch.randn(2, 5, 32, 32), torch.tensor([3, 900])
+    plain = UDNO(5, 2, 4, 2, 0.2, (3, 4))
+    plain.load_state_dict({k: v for k, v in module.network.state_dict().items() if k in plain.state_dict()})
+    torch.testing.assert_close(module.network(x, t), plain(x))  # a fresh one does not heed the time yet
+    randomized(module.network)
+    output = module.network(x, t)
+    assert output.shape == (2, 2, 32, 32)
+    assert (output - module.network(x, t.flip(0))).abs().max() > 1e-3
+    posterior = module.reconstruct(torch.randn(48, 32, dtype=torch.complex64), torch.rand(48, 32) < 0.5, n_samples=2)
+    assert posterior.samples.shape == (1, 2, 48, 32)

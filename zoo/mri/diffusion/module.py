@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 import torch
 from matplotlib.figure import Figure
@@ -18,6 +18,7 @@ from zoo.mri.baselines import BaselineName
 from zoo.mri.diffusion import figures
 from zoo.mri.diffusion.consistency import Consistency, ConsistencyName
 from zoo.mri.diffusion.network import DiffusionUNet
+from zoo.mri.diffusion.operator_network import DiffusionUDNO
 from zoo.mri.diffusion.posterior import (
     Posterior,
     coverage,
@@ -26,7 +27,7 @@ from zoo.mri.diffusion.posterior import (
     rank_correlation,
     sparsification_error,
 )
-from zoo.mri.diffusion.problem import Problem
+from zoo.mri.diffusion.problem import Problem, problem_of, true_image
 from zoo.mri.diffusion.process import (
     Level,
     NoiseSchedule,
@@ -93,6 +94,8 @@ class DiffusionReconstructor(Reconstructor):
         model_channels, num_res_blocks, channel_mult, attention_resolutions, use_scale_shift_norm,
             resblock_updown, in_channels, out_channels, num_heads, num_head_channels, use_new_attention_order,
             dropout, norm_groups, use_checkpoint: see `zoo.mri.diffusion.network.DiffusionUNet`.
+        architecture: "unet", or "udno" for a neural operator with as many levels and channels.
+        radius_cutoff, kernel_shape: of that, see `zoo.ops.udno.UDNO`.
         prediction: what the network says: the noise, the image or v.
         noise_schedule, diffusion_steps, zero_terminal_snr: see `zoo.mri.diffusion.process.NoiseSchedule`.
         signal_scale: images are scaled so that the zero-filled one has this largest magnitude.
@@ -105,7 +108,7 @@ class DiffusionReconstructor(Reconstructor):
         lpips_backbone, lpips_heads: see `zoo.mri.perceptual.LPIPS`; without them LPIPS is not reported.
     """
 
-    network: DiffusionUNet
+    network: DiffusionUNet | DiffusionUDNO
 
     def __init__(
         self,
@@ -124,6 +127,9 @@ class DiffusionReconstructor(Reconstructor):
         dropout: float = 0.0,
         norm_groups: int = 32,
         use_checkpoint: bool = False,
+        architecture: Literal["unet", "udno"] = "unet",
+        radius_cutoff: float = 0.1,
+        kernel_shape: tuple[int, ...] = (3, 4),
         prediction: Prediction = "v",
         noise_schedule: NoiseScheduleName = "cosine",
         diffusion_steps: int = 1000,
@@ -152,25 +158,32 @@ class DiffusionReconstructor(Reconstructor):
                 "model.zero_terminal_snr leaves nothing to predict the noise from at the last step: "
                 "use model.prediction=v or x0."
             )
-        network = DiffusionUNet(
-            in_channels=in_channels,
-            out_channels=out_channels,
-            num_heads=num_heads,
-            num_head_channels=num_head_channels,
-            use_new_attention_order=use_new_attention_order,
-            dropout=dropout,
-            norm_groups=norm_groups,
-            use_checkpoint=use_checkpoint,
-            **resolve_size(
-                network_size,
-                model_channels=model_channels,
-                num_res_blocks=num_res_blocks,
-                channel_mult=channel_mult,
-                attention_resolutions=attention_resolutions,
-                use_scale_shift_norm=use_scale_shift_norm,
-                resblock_updown=resblock_updown,
-            ),
+        sizes = resolve_size(
+            network_size,
+            model_channels=model_channels,
+            num_res_blocks=num_res_blocks,
+            channel_mult=channel_mult,
+            attention_resolutions=attention_resolutions,
+            use_scale_shift_norm=use_scale_shift_norm,
+            resblock_updown=resblock_updown,
         )
+        network: DiffusionUNet | DiffusionUDNO
+        if architecture == "udno":
+            levels = len(sizes["channel_mult"]) - 1
+            channels = sizes["model_channels"]
+            network = DiffusionUDNO(in_channels, channels, out_channels, levels, radius_cutoff, kernel_shape, dropout)
+        else:
+            network = DiffusionUNet(
+                in_channels=in_channels,
+                out_channels=out_channels,
+                num_heads=num_heads,
+                num_head_channels=num_head_channels,
+                use_new_attention_order=use_new_attention_order,
+                dropout=dropout,
+                norm_groups=norm_groups,
+                use_checkpoint=use_checkpoint,
+                **sizes,
+            )
         super().__init__(
             network, lr, schedule, warmup_steps, decay_every, decay, "relative", protocol, baselines, real_slice
         )
@@ -205,16 +218,8 @@ class DiffusionReconstructor(Reconstructor):
         return "ortho"
 
     def problem(self, batch: KSpaceBatch) -> Problem:
-        """The batch in the sampler's units; a single coil has maps of ones."""
-        maps = batch["sensitivity_map"] if batch["masked_kspace"].shape[1] > 1 else None
-        return Problem.create(batch["masked_kspace"], batch["sampling_mask"], maps, self.signal_scale)
-
-    def clean(self, batch: KSpaceBatch, problem: Problem) -> Tensor:
-        """The true images (B, 2, H, W) in the sampler's units."""
-        image = batch["image"]
-        if batch["masked_kspace"].shape[1] == 1:
-            image = batch["sensitivity_map"][:, 0] * image  # its phase, which the map of one coil is, again
-        return to_channels(image / problem.scale.view(-1, 1, 1))
+        """The batch in the sampler's units."""
+        return problem_of(batch, self.signal_scale)
 
     def denoiser(self, problem: Problem, repeats: int = 1) -> Denoiser:
         """The image estimate as a function of state and level, for each sample `repeats` times in a row."""
@@ -237,7 +242,7 @@ class DiffusionReconstructor(Reconstructor):
             dropped: (B,) boolean, samples that are not told the condition.
         """
         problem = self.problem(batch)
-        x0, alpha = self.clean(batch, problem), self.process.at(timesteps)
+        x0, alpha = to_channels(true_image(batch, problem)), self.process.at(timesteps)
         condition = problem.condition
         if dropped is not None:
             condition = condition * ~dropped.view(-1, 1, 1, 1)

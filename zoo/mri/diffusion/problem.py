@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from zoo.data.kspace import KSpaceBatch
 from zoo.mri.diffusion.consistency import Measurement, estimate_noise
 from zoo.mri.operators import SenseOperator, to_channels
 
@@ -61,3 +62,17 @@ class Problem:
     def to_data(self, images: Tensor) -> Tensor:
         """Images (B, ..., H, W) in the data's units."""
         return images * self.scale.view(-1, *[1] * (images.ndim - 1))
+
+
+def problem_of(batch: KSpaceBatch, signal_scale: float) -> Problem:
+    """A batch in the sampler's units; a single coil has maps of ones."""
+    maps = batch["sensitivity_map"] if batch["masked_kspace"].shape[1] > 1 else None
+    return Problem.create(batch["masked_kspace"], batch["sampling_mask"], maps, signal_scale)
+
+
+def true_image(batch: KSpaceBatch, problem: Problem) -> Tensor:
+    """The fully sampled complex images (B, H, W) in the sampler's units."""
+    image = batch["image"]
+    if batch["masked_kspace"].shape[1] == 1:
+        image = batch["sensitivity_map"][:, 0] * image  # its phase, which the map of one coil is, again
+    return image / problem.scale.view(-1, 1, 1)
