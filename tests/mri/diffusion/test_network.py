@@ -12,9 +12,10 @@ from tests.goldens import section
 from tests.mri.diffusion.golden import config, load
 from zoo.errors import WeightsError
 from zoo.mri.diffusion.convert import convert_official, to_diffusers
-from zoo.mri.diffusion.mcddpm import KSpaceProcess, KSpaceUNet, to_image, to_kspace
+from zoo.mri.diffusion.mcddpm import KSpaceProcess, KSpaceUNet, sample_kspace, to_image, to_kspace
 from zoo.mri.diffusion.network import AttentionBlock, DiffusionUNet, timestep_embedding
 from zoo.mri.diffusion.process import NoiseSchedule
+from zoo.mri.fourier import fft2, ifft2
 from zoo.mri.operators import from_channels, to_channels
 from zoo.ops.udno import UDNO
 
@@ -107,6 +108,32 @@ def test_mcddpm_states_have_the_noise_of_the_process() -> None:
     expected = process.noisy(kspace, noise, 499, mask_c)
     torch.testing.assert_close(process.ddim(x_t, noise, 500, mask_c), expected)
     assert (process.ddim(x_t, noise, 500, mask_c, published_scale=True) - expected).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("shape", [(8, 10), (9, 7)])
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_mcddpm_with_the_true_noise_returns_the_image(shape: tuple[int, int], deterministic: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    image = torch.view_as_complex(torch.randn(2, *shape, 2, generator=generator))
+    mask = torch.rand(1, *shape, generator=generator) < 0.4
+    process = KSpaceProcess.create(NoiseSchedule.create("cosine"), steps=12)
+    measured = mask * fft2(image)
+    scale = ifft2(measured).abs().amax((-2, -1)).view(-1, 1, 1)
+    truth = to_channels(to_kspace(image / scale))
+    seen: list[int] = []
+
+    def oracle(x_t: Tensor, timesteps: Tensor, kspace_zf: Tensor, image_zf: Tensor, mask_c: Tensor) -> Tensor:
+        torch.testing.assert_close(kspace_zf, (1 - mask_c) * truth, rtol=1e-4, atol=1e-5)
+        seen.append(int(timesteps[0]))
+        index = process.timestep_map.tolist().index(seen[-1])
+        return mask_c * (x_t - float(process.bar_alphas[index]) * truth) / float(process.bar_betas[index])
+
+    def draw() -> Tensor:
+        return torch.randn(2, 2, *shape, generator=generator)
+
+    result = sample_kspace(oracle, measured, mask, process, draw, deterministic)
+    torch.testing.assert_close(result, image, rtol=1e-3, atol=1e-3)
+    assert seen == process.timestep_map.tolist()[::-1]
 
 
 def test_diffusers_network() -> None:

@@ -8,6 +8,7 @@ smaller than unity: x_t = abar_t x_0 + bbar_t z with bbar_t^2 = beta_scale^2 (1 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +20,10 @@ from torch import Tensor
 from zoo.mri.diffusion.network import DiffusionUNet
 from zoo.mri.diffusion.process import Level, NoiseSchedule
 from zoo.mri.diffusion.samplers import posterior
-from zoo.mri.fourier import shift, unshift
+from zoo.mri.fourier import ifft2, shift, unshift
 from zoo.mri.operators import from_channels, to_channels
+
+Network = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 def to_kspace(image: Tensor) -> Tensor:
@@ -130,3 +133,41 @@ class KSpaceProcess:
         rest = math.sqrt(1 - self._level(index).next_alpha) * (1.0 if published_scale else self.beta_scale)
         root = math.sqrt(self._level(index).next_alpha)
         return mask_c * (root * self.x0(x_t, predicted, index) + rest * predicted)
+
+
+@torch.no_grad()
+def sample_kspace(
+    network: Network,
+    kspace: Tensor,
+    mask: Tensor,
+    process: KSpaceProcess,
+    draw: Callable[[], Tensor],
+    deterministic: bool = False,
+) -> Tensor:
+    """Images of one coil, with the k-space that was not measured sampled.
+
+    Args:
+        network: a `KSpaceUNet` or what is called like one.
+        kspace: (B, H, W) complex, 0 where not sampled, with the origins of k-space and image at index n // 2.
+        mask: boolean, broadcastable to (B, H, W).
+        process: the steps.
+        draw: gives standard normal noise (B, 2, H, W).
+        deterministic: DDIM instead of ancestral sampling.
+
+    Returns:
+        (B, H, W) complex.
+    """
+    scale = ifft2(kspace).abs().amax((-2, -1)).clamp_min(torch.finfo(kspace.real.dtype).tiny).view(-1, 1, 1)
+    image_zf = ifft2(kspace) / scale
+    # Moving the image's origin to the corner changes the phase of k-space only, so the mask stays as it is.
+    kspace_zf = to_channels(to_kspace(image_zf))
+    mask_c = (~mask).expand(kspace.shape).unsqueeze(1).to(kspace_zf.dtype)
+    state = process.beta_scale * mask_c * draw()
+    for index in reversed(range(process.schedule.steps)):
+        timesteps = torch.full((len(state),), int(process.timestep_map[index]), device=state.device)
+        noise = network(state, timesteps, kspace_zf, to_channels(image_zf), mask_c)
+        if deterministic:
+            state = process.ddim(state, noise, index, mask_c)
+        else:
+            state = process.ddpm(state, noise, index, mask_c, draw())
+    return to_image(from_channels(state + kspace_zf)) * scale
