@@ -106,6 +106,7 @@ class TestSlices:
             "sensitivity_map": (b, c, h, w),
             "scaling_factor": (b,),
             "target": (b, h, w),
+            "image": (b, h, w),
             "crop": (b, 2),
             "volume": (b,),
             "volume_max": (b,),

@@ -35,6 +35,7 @@ class KSpaceBatch(TypedDict):
         sensitivity_map: (B, C, H, W) complex64 coil maps from the fully sampled centre.
         scaling_factor: (B,) float32.
         target: (B, H, W) float32, root of the sum of squares of the fully sampled coil images.
+        image: (B, H, W) complex64, the fully sampled coil images combined with the coil maps.
         crop: (B, 2) int64, height and width around the centre over which images are compared.
         volume: (B,) int64, index of the volume within the data set.
         volume_max: (B,) float32, maximum of the volume's target in its own units; NaN if not needed.
@@ -50,6 +51,7 @@ class KSpaceBatch(TypedDict):
     sensitivity_map: Tensor
     scaling_factor: Tensor
     target: Tensor
+    image: Tensor
     crop: Tensor
     volume: Tensor
     volume_max: Tensor

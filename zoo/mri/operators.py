@@ -116,13 +116,19 @@ def conjugate_gradient(normal: Callable[[Tensor], Tensor], right: Tensor, start:
     x = start
     residual = right - normal(x)
     direction = residual
-    energy = inner(residual, residual)
+    # Below rounding error a residual has no direction, and following it would lead away again.
+    floor = (2 * torch.finfo(right.dtype).eps) ** 2 * inner(right, right)
+    energy = _above(inner(residual, residual), floor)
     shape = (-1, *[1] * (right.ndim - 1))
     for _ in range(iterations):
         image = normal(direction)
         step = safe_divide(energy, inner(direction, image)).view(shape)
         x = x + step * direction
         residual = residual - step * image
-        previous, energy = energy, inner(residual, residual)
+        previous, energy = energy, _above(inner(residual, residual), floor)
         direction = residual + safe_divide(energy, previous).view(shape) * direction
     return x
+
+
+def _above(values: Tensor, floor: Tensor) -> Tensor:
+    return torch.where(values > floor, values, 0)

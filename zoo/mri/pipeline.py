@@ -15,7 +15,7 @@ from torch import Tensor
 
 from zoo.mri.fourier import Norm, fft2, ifft2
 from zoo.mri.masks import SamplingMask
-from zoo.mri.operators import center_crop, rss
+from zoo.mri.operators import center_crop, reduce, rss
 from zoo.mri.sensitivity import acs_maps
 
 
@@ -46,6 +46,7 @@ class PreparedSlice(TypedDict):
     sensitivity_map: Tensor
     scaling_factor: Tensor
     target: Tensor
+    image: Tensor
     crop: Tensor
 
 
@@ -146,6 +147,7 @@ class Preparation:
         maps = acs_maps(kspace[None], acs[None], self.taper, self.centered, self.norm)[0]
         masked = torch.where(sampled, kspace, 0)
         scale = torch.ones(()) if self.percentile is None else scaling_factor(masked, self.percentile)
+        coil_images = self._ifft2(kspace / scale)
         return {
             "masked_kspace": masked / scale,
             "sampling_mask": sampled,
@@ -153,7 +155,8 @@ class Preparation:
             "padding": padding,
             "sensitivity_map": maps,
             "scaling_factor": scale,
-            "target": rss(self._ifft2(kspace / scale)),
+            "target": rss(coil_images),
+            "image": reduce(coil_images, maps),
             "crop": torch.tensor(crop),
         }
 

@@ -77,7 +77,7 @@ def predict_volume(
     slices = range(first, volume.slices - first)
     if not slices:
         raise DataError(f"{input} has {volume.slices} slices: a margin of {margin} leaves none.")
-    mask = _mask(volume, slices, acceleration, center_fraction)
+    mask = find_mask(volume, slices, acceleration, center_fraction)
 
     images = []
     for index in slices:
@@ -90,7 +90,7 @@ def predict_volume(
         height, width = volume.crop()
         top, left = (image.shape[-2] - height) // 2, (image.shape[-1] - width) // 2
         images.append(image[0, top : top + height, left : left + width].cpu().numpy())
-    _write(np.stack(images), output, volume.voxel_size)
+    write_images(np.stack(images), output, volume.voxel_size)
     return {
         "slices": len(images),
         "coils": volume.shape[0],
@@ -100,7 +100,12 @@ def predict_volume(
     }
 
 
-def _mask(volume: FileVolume, slices: range, acceleration: float | None, center_fraction: float) -> SamplingMask:
+def find_mask(volume: FileVolume, slices: range, acceleration: float | None, center_fraction: float) -> SamplingMask:
+    """The mask of an undersampled volume, or one to undersample it with.
+
+    Raises:
+        DataError: it is fully sampled and no acceleration is given, or the reverse; or the mask has no centre.
+    """
     measured = sampled(volume, slices)
     if acceleration is not None:
         height, width = volume.shape[1:]
@@ -124,7 +129,8 @@ def _mask(volume: FileVolume, slices: range, acceleration: float | None, center_
     return SamplingMask(measured, acs)
 
 
-def _write(images: NDArray[np.float32], output: Path, voxel_size: tuple[float, float, float]) -> None:
+def write_images(images: NDArray[np.float32], output: Path, voxel_size: tuple[float, float, float]) -> None:
+    """Writes (S, H, W) in the format that the file's name says, one of `OUTPUTS`."""
     if output.suffix == ".h5":
         import h5py
 

@@ -1,0 +1,73 @@
+"""Gradient similarity and LPIPS."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.mri.diffusion.golden import load
+from zoo.errors import WeightsError
+from zoo.mri.perceptual import LPIPS, gmsd, lpips_distance
+
+VGG_CHANNELS = (64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)
+VGG_INDICES = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
+ALEXNET = {0: (64, 3, 11), 3: (192, 64, 5), 6: (384, 192, 3), 8: (256, 384, 3), 10: (256, 256, 3)}
+
+
+def test_lpips_of_features() -> None:
+    golden = load("stats_metrics")
+    first, second = ([golden[f"lpips.f{k}.{i}"][None] for i in range(3)] for k in (0, 1))
+    distance = lpips_distance(first, second, [golden[f"lpips.w.{i}"] for i in range(3)])
+    assert float(distance) == pytest.approx(float(golden["lpips.d"]), rel=1e-5)
+    assert float(lpips_distance(first, first, [golden[f"lpips.w.{i}"] for i in range(3)])) == 0
+
+
+def files(folder: Path, vgg: bool) -> tuple[Path, Path]:
+    """Random weights under the published names; small ones, the channels apart."""
+    torch.manual_seed(0)
+    if vgg:
+        before = (3, *VGG_CHANNELS[:-1])
+        sizes = {i: (o, b, 3) for i, o, b in zip(VGG_INDICES, VGG_CHANNELS, before, strict=True)}
+        channels = [64, 128, 256, 512, 512]
+    else:
+        sizes, channels = ALEXNET, [64, 192, 384, 256, 256]
+    state = {}
+    for index, (out, inside, kernel) in sizes.items():
+        state[f"features.{index}.weight"] = torch.randn(out, inside, kernel, kernel) / (inside * kernel**2) ** 0.5
+        state[f"features.{index}.bias"] = torch.zeros(out)
+    torch.save(state, folder / "backbone.pth")
+    torch.save({f"lin{k}.model.1.weight": torch.rand(1, c, 1, 1) for k, c in enumerate(channels)}, folder / "heads.pth")
+    return folder / "backbone.pth", folder / "heads.pth"
+
+
+@pytest.mark.parametrize("vgg", [False, True])
+def test_lpips_grows_with_the_error(tmp_path: Path, vgg: bool) -> None:
+    network = LPIPS(*files(tmp_path, vgg))
+    target = torch.rand(2, 64, 64)
+    noise = torch.randn_like(target)
+    small, large = (network(target + level * noise, target) for level in (0.02, 0.2))
+    assert network(target, target).eq(0).all()
+    assert (small > 0).all()
+    assert (small < large).all()
+    torch.testing.assert_close(network(5 * target, 5 * (target + 0.2 * noise)), network(target, target + 0.2 * noise))
+    assert [f.shape[-1] for f in network.features(target)] == ([64, 32, 16, 8, 4] if vgg else [15, 7, 3, 3, 3])
+
+
+def test_lpips_without_weights_says_so(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="unavailable: there is no file"):
+        LPIPS(tmp_path / "none.pth", tmp_path / "none.pth")
+    backbone, heads = files(tmp_path, False)
+    with pytest.raises(WeightsError, match="should hold AlexNet or VGG16"):
+        LPIPS(heads, backbone)
+
+
+def test_gmsd() -> None:
+    target = torch.rand(3, 32, 32)
+    assert gmsd(target, target).eq(0).all()
+    noise = torch.randn_like(target)
+    small, large = gmsd(target + 0.02 * noise, target), gmsd(target + 0.3 * noise, target)
+    assert (small > 0).all()
+    assert (small < large).all()
+    torch.testing.assert_close(gmsd(7 * (target + 0.3 * noise), 7 * target), large)

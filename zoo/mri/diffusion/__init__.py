@@ -1,0 +1,1 @@
+"""Conditional denoising diffusion with data consistency in every step."""

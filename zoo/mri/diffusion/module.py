@@ -1,0 +1,577 @@
+"""Conditional diffusion as a LightningModule."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypedDict
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
+
+from zoo.data.kspace import KSpaceBatch
+from zoo.errors import ConfigError
+from zoo.mri.baselines import BaselineName
+from zoo.mri.diffusion import figures
+from zoo.mri.diffusion.consistency import Consistency, ConsistencyName
+from zoo.mri.diffusion.network import DiffusionUNet
+from zoo.mri.diffusion.operator_network import DiffusionUDNO
+from zoo.mri.diffusion.posterior import (
+    Posterior,
+    coverage,
+    crps,
+    dispersion,
+    rank_correlation,
+    sparsification_error,
+)
+from zoo.mri.diffusion.problem import Problem, problem_of, true_image
+from zoo.mri.diffusion.process import (
+    Level,
+    NoiseSchedule,
+    Prediction,
+    Spacing,
+    add_noise,
+    min_snr_weight,
+    predicted_x0,
+    training_target,
+)
+from zoo.mri.diffusion.process import Schedule as NoiseScheduleName
+from zoo.mri.diffusion.samplers import SamplerName, create_sampler
+from zoo.mri.diffusion.sampling import Denoiser, Progress, SeededNoise, sample
+from zoo.mri.diffusion.sizes import Size, resolve_size
+from zoo.mri.diffusion.volume import predict_posterior
+from zoo.mri.fourier import Norm, fft2
+from zoo.mri.masks import find_acs
+from zoo.mri.operators import expand, to_channels
+from zoo.mri.perceptual import LPIPS, gmsd
+from zoo.mri.reconstructor import Protocol, Reconstruction, Reconstructor, _cropped, _metrics
+from zoo.mri.schedule import Schedule
+from zoo.mri.sensitivity import acs_maps
+from zoo.registry import register_model
+
+SINGLE = "one-sample"
+STATISTICS = (
+    "residual",
+    "coverage",
+    "rank-correlation",
+    "sparsification-error",
+    "crps",
+    "measured-dispersion",
+    "unmeasured-dispersion",
+)
+
+
+class Sampled(Reconstruction):
+    """What a test step gives, in the units of the data.
+
+    Keys:
+        posterior: the samples behind `image`, which is the magnitude of their mean.
+    """
+
+    posterior: Posterior
+
+
+class _Sampling(TypedDict):
+    sampler: SamplerName
+    steps: int
+    spacing: Spacing
+    consistency: ConsistencyName
+
+
+@register_model("mri/diffusion")
+class DiffusionReconstructor(Reconstructor):
+    """Samples from the posterior of the image given undersampled k-space.
+
+    The network sees the noisy image, the zero-filled image and the mask; every step of the sampler is brought
+    into agreement with the measurement.
+
+    Args:
+        network_size: "tiny" (1.1 M parameters), "small" (3.9 M) or "paper" (86 M); the next arguments replace parts
+            of it.
+        model_channels, num_res_blocks, channel_mult, attention_resolutions, use_scale_shift_norm,
+            resblock_updown, in_channels, out_channels, num_heads, num_head_channels, use_new_attention_order,
+            dropout, norm_groups, use_checkpoint: see `zoo.mri.diffusion.network.DiffusionUNet`.
+        architecture: "unet", or "udno" for a neural operator with as many levels and channels.
+        radius_cutoff, kernel_shape: of that, see `zoo.ops.udno.UDNO`.
+        prediction: what the network says: the noise, the image or v.
+        noise_schedule, diffusion_steps, zero_terminal_snr: see `zoo.mri.diffusion.process.NoiseSchedule`.
+        signal_scale: images are scaled so that the zero-filled one has this largest magnitude.
+        min_snr_gamma: see `zoo.mri.diffusion.process.min_snr_weight`; None for equal weights.
+        condition_dropout: probability with which a training sample is not told the condition.
+        sampler, steps, spacing, consistency, n_samples: how to sample unless a call says otherwise, see
+            `reconstruct`.
+        lr, schedule, warmup_steps, decay_every, decay, protocol, baselines, real_slice: see
+            `zoo.mri.reconstructor.Reconstructor`.
+        lpips_backbone, lpips_heads: see `zoo.mri.perceptual.LPIPS`; without them LPIPS is not reported.
+    """
+
+    network: DiffusionUNet | DiffusionUDNO
+
+    def __init__(
+        self,
+        network_size: Size = "tiny",
+        model_channels: int | None = None,
+        num_res_blocks: int | None = None,
+        channel_mult: tuple[int, ...] | None = None,
+        attention_resolutions: tuple[int, ...] | None = None,
+        use_scale_shift_norm: bool | None = None,
+        resblock_updown: bool | None = None,
+        in_channels: int = 5,
+        out_channels: int = 2,
+        num_heads: int = 4,
+        num_head_channels: int | None = None,
+        use_new_attention_order: bool = False,
+        dropout: float = 0.0,
+        norm_groups: int = 32,
+        use_checkpoint: bool = False,
+        architecture: Literal["unet", "udno"] = "unet",
+        radius_cutoff: float = 0.1,
+        kernel_shape: tuple[int, ...] = (3, 4),
+        prediction: Prediction = "v",
+        noise_schedule: NoiseScheduleName = "cosine",
+        diffusion_steps: int = 1000,
+        zero_terminal_snr: bool = False,
+        signal_scale: float = 2.0,
+        min_snr_gamma: float | None = None,
+        condition_dropout: float = 0.0,
+        sampler: SamplerName = "dpm++",
+        steps: int = 10,
+        spacing: Spacing = "log-snr",
+        consistency: ConsistencyName = "auto",
+        n_samples: int = 8,
+        lr: float = 1e-4,
+        schedule: Schedule = "cosine",
+        warmup_steps: int = 100,
+        decay_every: int = 20_000,
+        decay: float = 0.2,
+        protocol: Protocol = "fastmri",
+        baselines: tuple[BaselineName, ...] = (),
+        real_slice: bool = False,
+        lpips_backbone: str | None = None,
+        lpips_heads: str | None = None,
+    ) -> None:
+        if zero_terminal_snr and prediction == "epsilon":
+            raise ConfigError(
+                "model.zero_terminal_snr leaves nothing to predict the noise from at the last step: "
+                "use model.prediction=v or x0."
+            )
+        sizes = resolve_size(
+            network_size,
+            model_channels=model_channels,
+            num_res_blocks=num_res_blocks,
+            channel_mult=channel_mult,
+            attention_resolutions=attention_resolutions,
+            use_scale_shift_norm=use_scale_shift_norm,
+            resblock_updown=resblock_updown,
+        )
+        network: DiffusionUNet | DiffusionUDNO
+        if architecture == "udno":
+            levels = len(sizes["channel_mult"]) - 1
+            channels = sizes["model_channels"]
+            network = DiffusionUDNO(in_channels, channels, out_channels, levels, radius_cutoff, kernel_shape, dropout)
+        else:
+            network = DiffusionUNet(
+                in_channels=in_channels,
+                out_channels=out_channels,
+                num_heads=num_heads,
+                num_head_channels=num_head_channels,
+                use_new_attention_order=use_new_attention_order,
+                dropout=dropout,
+                norm_groups=norm_groups,
+                use_checkpoint=use_checkpoint,
+                **sizes,
+            )
+        super().__init__(
+            network, lr, schedule, warmup_steps, decay_every, decay, "relative", protocol, baselines, real_slice
+        )
+        self.save_hyperparameters()
+        self.prediction, self.signal_scale = prediction, signal_scale
+        self.min_snr_gamma, self.condition_dropout = min_snr_gamma, condition_dropout
+        self.process = NoiseSchedule.create(noise_schedule, diffusion_steps, zero_terminal_snr)
+        self.sampling: _Sampling = {
+            "sampler": sampler,
+            "steps": steps,
+            "spacing": spacing,
+            "consistency": consistency,
+        }
+        self.n_samples = n_samples
+        self.val_loss = MeanMetric()
+        # Not a part of the module, whose weights are its own.
+        self._lpips = [LPIPS(lpips_backbone, lpips_heads)] if lpips_backbone and lpips_heads else []
+        self.perceptual = nn.ModuleDict(
+            {f"{method}{name}": MeanMetric() for method in ("", f"{SINGLE}/") for name in ("gmsd", "lpips")}
+        )
+        self.test_metrics[SINGLE] = _metrics(protocol, tuple(self.test_metrics["network"]))  # type: ignore[arg-type]
+        self.statistics = nn.ModuleDict({name: MeanMetric() for name in STATISTICS})
+
+    @property
+    def centered(self) -> bool:
+        """Whether images have their origin at index n // 2."""
+        return True
+
+    @property
+    def norm(self) -> Norm:
+        """Normalisation of the Fourier transform."""
+        return "ortho"
+
+    def problem(self, batch: KSpaceBatch) -> Problem:
+        """The batch in the sampler's units."""
+        return problem_of(batch, self.signal_scale)
+
+    def denoiser(self, problem: Problem, repeats: int = 1) -> Denoiser:
+        """The image estimate as a function of state and level, for each sample `repeats` times in a row."""
+        condition = problem.condition.repeat_interleave(repeats, dim=0)
+
+        def denoise(state: Tensor, level: Level) -> Tensor:
+            timesteps = torch.full((len(state),), level.timestep, device=state.device)
+            output = self.network(torch.cat((state, condition), dim=1), timesteps)
+            return predicted_x0(output.float(), state, level.alpha, self.prediction)
+
+        return denoise
+
+    def loss_of(self, batch: KSpaceBatch, timesteps: Tensor, noise: Tensor, dropped: Tensor | None = None) -> Tensor:
+        """Squared error of the prediction, mean over the batch.
+
+        Args:
+            batch: B slices.
+            timesteps: (B,).
+            noise: (B, 2, H, W).
+            dropped: (B,) boolean, samples that are not told the condition.
+        """
+        problem = self.problem(batch)
+        x0, alpha = to_channels(true_image(batch, problem)), self.process.at(timesteps)
+        condition = problem.condition
+        if dropped is not None:
+            condition = condition * ~dropped.view(-1, 1, 1, 1)
+        output = self.network(torch.cat((add_noise(x0, noise, alpha), condition), dim=1), timesteps)
+        error = (output - training_target(x0, noise, alpha, self.prediction)).square()
+        if self.min_snr_gamma is not None:
+            error = error * min_snr_weight(alpha, self.prediction, self.min_snr_gamma).to(error)
+        return error.mean()
+
+    def training_step(self, batch: KSpaceBatch, batch_idx: int) -> Tensor:
+        """The loss at random timesteps."""
+        image = batch["image"]
+        timesteps = torch.randint(self.process.steps, (len(image),), device=image.device)
+        noise = torch.randn(len(image), 2, *image.shape[-2:], device=image.device)
+        dropped = None
+        if self.condition_dropout > 0:
+            dropped = torch.rand(len(image), device=image.device) < self.condition_dropout
+        loss = self.loss_of(batch, timesteps, noise, dropped)
+        self.train_loss(loss.detach(), weight=len(image))
+        self.log("train/loss", self.train_loss, prog_bar=True, on_step=False, on_epoch=True)
+        return loss
+
+    def validation_step(self, batch: KSpaceBatch, batch_idx: int) -> None:
+        """The loss at fixed timesteps with fixed noise, and the metrics of one sample."""
+        image = batch["image"]
+        generator = torch.Generator().manual_seed(batch_idx)
+        timesteps = torch.randint(self.process.steps, (len(image),), generator=generator).to(image.device)
+        noise = torch.randn(len(image), 2, *image.shape[-2:], generator=generator).to(image.device)
+        self.val_loss(self.loss_of(batch, timesteps, noise), weight=len(image))
+        self._update(self.val_metrics, self.sample_batch(batch, 1).image, batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs loss and metrics."""
+        super().on_validation_epoch_end()
+        self.log("val/loss", self.val_loss.compute())
+        self.val_loss.reset()
+
+    def sample_batch(self, batch: KSpaceBatch, n_samples: int, **sampling: Any) -> Posterior:
+        """Samples for a batch in its scaled units; `sampling` as of `reconstruct`."""
+        return self._sample(self.problem(batch), n_samples, _keys(batch), **sampling)
+
+    def images(self, batch: KSpaceBatch) -> list[Tensor]:
+        """Magnitude of the mean of the samples."""
+        return [self.sample_batch(batch, self.n_samples).image]
+
+    def kspace(self, batch: KSpaceBatch) -> Tensor:
+        """k-space of the mean of the samples."""
+        mean = self.sample_batch(batch, self.n_samples).mean
+        return fft2(expand(mean, self.problem(batch).measurement.operator.maps))
+
+    def test_step(self, batch: KSpaceBatch, batch_idx: int) -> Sampled:
+        """Metrics of the mean, of one sample and of the baselines, and how far the spread can be trusted."""
+        posterior = self.sample_batch(batch, self.n_samples)
+        images = {"network": posterior.image, **self.baseline_images(batch), SINGLE: posterior.samples[:, 0].abs()}
+        for method, image in images.items():
+            self._update(self.test_metrics[method], image, batch)
+        self._update_statistics(posterior, batch)
+        self._update_perceptual("", posterior.image, batch)
+        self._update_perceptual(f"{SINGLE}/", posterior.samples[:, 0].abs(), batch)
+        scale = batch["scaling_factor"].view(-1, 1, 1)
+        scaled = {method: image * scale for method, image in images.items() if method != "network"}
+        in_data_units = Posterior(posterior.samples * scale.unsqueeze(1), posterior.residual, posterior.noise)
+        return {"image": in_data_units.image, "baselines": scaled, "posterior": in_data_units}
+
+    def predict_step(self, batch: KSpaceBatch, batch_idx: int) -> Sampled:
+        """Samples and the magnitude of their mean."""
+        posterior = self.sample_batch(batch, self.n_samples)
+        scale = batch["scaling_factor"].view(-1, 1, 1)
+        scaled = Posterior(posterior.samples * scale.unsqueeze(1), posterior.residual, posterior.noise)
+        return {"image": scaled.image, "baselines": {}, "posterior": scaled}
+
+    def _update_statistics(self, posterior: Posterior, batch: KSpaceBatch) -> None:
+        values = {"residual": posterior.residual}
+        if posterior.samples.shape[1] > 1:
+            target, image, std = (_cropped(x, batch) for x in (batch["target"], posterior.image, posterior.std))
+            error = (image - target).abs()
+            magnitudes = posterior.samples.abs()
+            values["coverage"] = coverage(image, std, target)
+            values["rank-correlation"] = rank_correlation(std, error)
+            values["sparsification-error"] = sparsification_error(std, error)
+            values["crps"] = crps(torch.stack([_cropped(m, batch) for m in magnitudes.unbind(1)], 1), target)
+            mask = batch["sampling_mask"][:, 0]
+            values["measured-dispersion"], values["unmeasured-dispersion"] = dispersion(posterior.samples, mask)
+        for name, value in values.items():
+            metric = self.statistics[name]
+            assert isinstance(metric, MeanMetric)
+            metric.update(value)
+
+    def _update_perceptual(self, method: str, image: Tensor, batch: KSpaceBatch) -> None:
+        prediction, target = _cropped(image, batch), _cropped(batch["target"], batch)
+        values = {"gmsd": gmsd(prediction, target)}
+        for network in self._lpips:
+            values["lpips"] = network.to(self.device)(prediction, target)
+        for name, value in values.items():
+            metric = self.perceptual[f"{method}{name}"]
+            assert isinstance(metric, MeanMetric)
+            metric.update(value)
+
+    def on_test_epoch_end(self) -> None:
+        """Logs images' metrics and the statistics of the posterior."""
+        super().on_test_epoch_end()
+        for prefix, metrics in (("test/posterior/", self.statistics), ("test/", self.perceptual)):
+            for name, metric in metrics.items():
+                assert isinstance(metric, MeanMetric)
+                if metric.update_called:
+                    self.log(f"{prefix}{name}", metric.compute())
+                metric.reset()
+
+    @torch.no_grad()
+    def reconstruct(
+        self,
+        kspace: Tensor,
+        mask: Tensor,
+        sensitivity_maps: Tensor | None = None,
+        n_samples: int | None = None,
+        sampler: SamplerName | None = None,
+        steps: int | None = None,
+        consistency: ConsistencyName | None = None,
+        spacing: Spacing | None = None,
+        eta: float = 0.0,
+        noise: float | Tensor | None = None,
+        start: Tensor | None = None,
+        start_timestep: int | None = None,
+        rederive: bool = False,
+        rate: float = 1.0,
+        seed: int = 0,
+        keys: Sequence[tuple[int, ...]] | None = None,
+        progress: bool = False,
+    ) -> Posterior:
+        """Samples images that explain undersampled k-space.
+
+        Args:
+            kspace: (B, C, H, W) complex, or (B, H, W) or (H, W) of one coil, 0 where not sampled, with its
+                origin at index n // 2, in any units.
+            mask: boolean, broadcastable to (B, 1, H, W), True where sampled.
+            sensitivity_maps: (B, C, H, W) complex; by default ones for one coil, otherwise made from the
+                fully sampled centre.
+            n_samples: K.
+            sampler: "ddpm", "ddim" or "dpm++".
+            steps: network evaluations for each sample.
+            consistency: see `zoo.mri.diffusion.consistency.Consistency`.
+            spacing: of the steps, see `zoo.mri.diffusion.process.NoiseSchedule.timesteps`.
+            eta: of DDIM.
+            noise: standard deviation of real and imaginary part of the samples of k-space, in its units; by
+                default it is estimated. 0 makes the default consistency exact.
+            start: (B, H, W) complex image in the units of the data to start from, at `start_timestep`.
+            start_timestep: skip the steps of higher noise; by default none if there is a `start`.
+            rederive: see `zoo.mri.diffusion.sampling.sample`.
+            rate: of the consistencies "gradient" and "dps".
+            seed: of the samples.
+            keys: a tuple for each slice that, with the seed, makes its samples independent of the batch; its
+                number in the batch by default.
+            progress: show a bar with the time left.
+
+        Raises:
+            ValueError: the shapes do not fit.
+        """
+        while kspace.ndim < 4:
+            kspace = kspace.unsqueeze(1 if kspace.ndim == 3 else 0)
+        if mask.shape[-1] not in (1, kspace.shape[-1]) or (
+            mask.ndim > 1 and mask.shape[-2] not in (1, kspace.shape[-2])
+        ):
+            raise ValueError(f"A mask {tuple(mask.shape)} does not fit k-space {tuple(kspace.shape)}")
+        kspace, mask = kspace.to(self.device, torch.complex64), mask.to(self.device).bool()
+        while mask.ndim < 4:
+            mask = mask.unsqueeze(1 if mask.ndim == 3 else 0)
+        mask = mask.expand(len(kspace), 1, *kspace.shape[-2:])
+        kspace = torch.where(mask, kspace, 0)
+        if sensitivity_maps is None and kspace.shape[1] > 1:
+            acs = torch.stack([torch.from_numpy(find_acs(m[0].cpu().numpy())) for m in mask]).unsqueeze(1)
+            sensitivity_maps = acs_maps(kspace, acs.to(self.device))
+        elif sensitivity_maps is not None:
+            sensitivity_maps = sensitivity_maps.to(self.device, torch.complex64)
+        problem = Problem.create(kspace, mask, sensitivity_maps, self.signal_scale, noise)
+        given = {"sampler": sampler, "steps": steps, "consistency": consistency, "spacing": spacing}
+        return self._sample(
+            problem,
+            n_samples or self.n_samples,
+            [(index,) for index in range(len(kspace))] if keys is None else keys,
+            eta=eta,
+            start=None if start is None else start.to(self.device) / problem.scale.view(-1, 1, 1),
+            start_timestep=start_timestep,
+            rederive=rederive,
+            rate=rate,
+            seed=seed,
+            progress=progress,
+            **{key: value for key, value in given.items() if value is not None},
+        )
+
+    @torch.no_grad()
+    def _sample(
+        self,
+        problem: Problem,
+        n_samples: int,
+        keys: Sequence[tuple[int, ...]],
+        eta: float = 0.0,
+        start: Tensor | None = None,
+        start_timestep: int | None = None,
+        rederive: bool = False,
+        rate: float = 1.0,
+        seed: int = 0,
+        progress: bool = False,
+        **sampling: Any,
+    ) -> Posterior:
+        how: _Sampling = {**self.sampling, **sampling}  # type: ignore[typeddict-item]
+        timesteps = self.process.timesteps(how["steps"], how["spacing"])
+        if start_timestep is not None:
+            timesteps = [t for t in timesteps if t <= start_timestep] or [start_timestep]
+        shape = (2, *problem.zero_filled.shape[-2:])
+        seeds = [(seed, k, *key) for key in keys for k in range(n_samples)]
+        measurement = problem.measurement.repeat(n_samples)
+        with _bar(progress) as callback:
+            images = sample(
+                self.denoiser(problem, n_samples),
+                measurement,
+                self.process.levels(timesteps),
+                create_sampler(how["sampler"], eta),
+                Consistency(how["consistency"], data_std=self.signal_scale / 4, rate=rate),
+                SeededNoise(seeds, shape, problem.zero_filled.device),
+                start=None if start is None else start.repeat_interleave(n_samples, dim=0),
+                rederive=rederive,
+                callback=callback,
+            )
+        return Posterior(
+            problem.to_data(images.unflatten(0, (-1, n_samples))),
+            measurement.residual(images).unflatten(0, (-1, n_samples)),
+            problem.measurement.noise * problem.scale,
+        )
+
+    def predict_file(
+        self,
+        input: Path,
+        output: Path,
+        layout: str | None = None,
+        key: str = "kspace",
+        acceleration: float | None = None,
+        center_fraction: float = 0.08,
+        margin: int = 0,
+        n_samples: int | None = None,
+        sampler: SamplerName | None = None,
+        steps: int | None = None,
+        consistency: ConsistencyName | None = None,
+        noise: float | None = None,
+        seed: int = 0,
+    ) -> dict[str, Any]:
+        """Samples images for a file of k-space; stopped, it goes on with the next slice when run again.
+
+        Args:
+            input, layout, key, acceleration, center_fraction, margin: see
+                `zoo.mri.reconstructor.Reconstructor.predict_file`.
+            output: .npz or .h5 with the magnitude of the mean ("image" or "reconstruction", (slices, H, W)),
+                "std", complex "samples" (slices, K, H, W), "residual" (slices, K) and "noise" (slices,), in the
+                units of the input; .npy, .nii, .nii.gz or .png with the mean alone.
+            n_samples, sampler, steps, consistency, noise, seed: see `reconstruct`.
+
+        Raises:
+            DataError: the input can't be read, is not undersampled, or the output's format is unknown.
+        """
+        return predict_posterior(
+            self,
+            input,
+            output,
+            layout,
+            key,
+            acceleration,
+            center_fraction,
+            margin,
+            n_samples=n_samples,
+            sampler=sampler,
+            steps=steps,
+            consistency=consistency,
+            noise=noise,
+            seed=seed,
+        )
+
+    def figures(self, batch: KSpaceBatch, output: Sampled) -> dict[str, Figure]:  # type: ignore[override]
+        """Samples, mean, spread and error; calibration; quality by number of steps; comparison with others."""
+        scale = batch["scaling_factor"].view(-1, 1, 1)
+        target, posterior = batch["target"] * scale, output["posterior"]
+        drawn = super().figures(batch, output)
+        drawn["posterior"] = figures.posterior_panel(
+            _cropped(target, batch),
+            _cropped(batch_zero_filled(self.problem(batch), scale), batch),
+            Posterior(_cropped(posterior.samples, batch), posterior.residual, posterior.noise),
+        )
+        if posterior.samples.shape[1] > 1:
+            error = (_cropped(posterior.image, batch) - _cropped(target, batch)).abs()
+            drawn["calibration"] = figures.calibration(_cropped(posterior.std, batch), error)
+        drawn["steps"] = figures.quality_by_steps(self._by_steps(batch))
+        return drawn
+
+    def _by_steps(self, batch: KSpaceBatch) -> dict[str, list[tuple[int, float, float]]]:
+        """Sampler -> (steps, PSNR of the mean of the samples, of a single one), mean over slices."""
+        from zoo.mri.metrics import psnr
+
+        curves: dict[str, list[tuple[int, float, float]]] = {}
+        target = _cropped(batch["target"], batch)
+        samplers: tuple[SamplerName, ...] = ("dpm++", "ddim")
+        for name in samplers:
+            for steps in figures.STEPS:
+                posterior = self.sample_batch(batch, min(self.n_samples, 4), sampler=name, steps=steps)
+                values = [
+                    torch.stack([psnr(x, y, y.max()) for x, y in zip(_cropped(images, batch), target, strict=True)])
+                    for images in (posterior.image, posterior.samples[:, 0].abs())
+                ]
+                curves.setdefault(name, []).append((steps, float(values[0].mean()), float(values[1].mean())))
+        return curves
+
+
+def batch_zero_filled(problem: Problem, scale: Tensor) -> Tensor:
+    """Magnitude of the zero-filled images (B, H, W), in the units of the data."""
+    return problem.to_data(problem.zero_filled).abs() * scale
+
+
+def _keys(batch: KSpaceBatch) -> list[tuple[int, ...]]:
+    """What names a slice and its acceleration, whatever batch it is in."""
+    rates = (10 * batch["acceleration"]).round().long()
+    return list(zip(batch["volume"].tolist(), batch["slice_no"].tolist(), rates.tolist(), strict=True))
+
+
+@contextlib.contextmanager
+def _bar(wanted: bool) -> Iterator[Callable[[Progress], None] | None]:
+    """Shows the steps of a sampler and the time left."""
+    if not wanted:
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+
+    with Bar(console=Console(stderr=True)) as bar:
+        task = bar.add_task("sampling", total=None)
+        yield lambda state: bar.update(task, completed=state.step, total=state.steps)

@@ -1,0 +1,1 @@
+"""NO-VarNet: an unrolled network of neural operators for any undersampling pattern."""

@@ -1,0 +1,1 @@
+"""A U-Net trained on the squared error, the rival of diffusion."""
