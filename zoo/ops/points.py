@@ -22,9 +22,7 @@ QueryOrder = Literal["index", "nearest"]
 _BLOCK = 1 << 23
 
 
-def furthest_points(
-    points: Tensor, count: int, skip: float = 0.0, implementation: Implementation = "auto"
-) -> Tensor:
+def furthest_points(points: Tensor, count: int, skip: float = 0.0, implementation: Implementation = "auto") -> Tensor:
     """Indices of points that are spread out: the first, then always the one furthest from all taken so far.
 
     Args:
@@ -151,7 +149,7 @@ class _RotationConvolution(torch.autograd.Function):
         return out[0] if len(out) == 1 else torch.cat(out, 1)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         features, weight, offsets, neighbours, points, table = ctx.saved_tensors
         gather = points_reference.rotation_gather if ctx.by_reference else points_op.rotation_gather
         scatter = points_reference.rotation_scatter if ctx.by_reference else points_op.rotation_scatter

@@ -3,7 +3,8 @@
 Until then, and on any other device, the implementations here are called: they load them, or compute the reference.
 ``zoo::rotation_gather`` is the linear map of features
 
-    out[b, p, a, k, :] = sum_j max(0, 1 - |offset[b, p, j] - point[table[a, k]]|^2 / sigma) f[b, neighbour[b, p, j], a, :]
+    out[b, p, a, k, :] = sum_j w[b, p, j, table[a, k]] f[b, neighbour[b, p, j], a, :]
+    w[b, p, j, m] = max(0, 1 - |offset[b, p, j] - point[m]|^2 / sigma)
 
 from (B, S, A, C) to (B, P, A, K, C), ``zoo::rotation_scatter`` its transpose.
 """

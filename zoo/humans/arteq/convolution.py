@@ -183,7 +183,7 @@ class _GroupConvolution(torch.autograd.Function):
         return _mix(features, weight, table)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         features, weight, table = ctx.saved_tensors
         to_features = to_weight = None
         if ctx.needs_input_grad[0]:
@@ -219,9 +219,7 @@ class SeparableBlock(nn.Module):
         nn.init.xavier_uniform_(self.skip.weight)
         nn.init.constant_(self.skip.bias, 1e-3)
 
-    def forward(
-        self, xyz: Tensor, features: Tensor, rotations: Tensor, neighbours: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, xyz: Tensor, features: Tensor, rotations: Tensor, neighbours: Tensor) -> tuple[Tensor, Tensor]:
         """Points (B, S, 3) and features (B, S, A, C) -> centres (B, P, 3) and features (B, P, A, O).
 
         Args:

@@ -127,10 +127,7 @@ def kernel_points(kernel: KernelName, group: GroupName = "icosahedral") -> Tenso
         return points / points.norm(dim=1).max()
     third, fifth = _generators()
     origin = torch.zeros(1, 3, dtype=torch.float64)
-    if group == "icosahedral":
-        axes = [_axis(fifth)]
-    else:
-        axes = [_axis(third), -_axis(third), _axis(_half_turn(third))]
+    axes = [_axis(fifth)] if group == "icosahedral" else [_axis(third), -_axis(third), _axis(_half_turn(third))]
     rotations = rotation_group(group).rotations
     return torch.cat([origin, *(_distinct(rotations @ axis) for axis in axes)])
 
