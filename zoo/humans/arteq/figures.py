@@ -68,6 +68,7 @@ def clouds(
 
 def _scatter(axis: Axes, points: Array, parts: Array) -> None:
     order = points[:, 2].argsort()  # the nearest last
-    axis.scatter(points[order, 0], points[order, 1], s=5, c=part_colours(parts[order]), linewidths=0)
-    middle, reach = points[:, :2].mean(0), 0.55 * np.ptp(points[:, :2], axis=0).max()
+    axis.scatter(points[order, 0], points[order, 1], s=8, c=part_colours(parts[order]), linewidths=0)
+    low, high = points[:, :2].min(0), points[:, :2].max(0)
+    middle, reach = (low + high) / 2, 0.53 * (high - low).max()
     axis.set(xlim=(middle[0] - reach, middle[0] + reach), ylim=(middle[1] - reach, middle[1] + reach), aspect="equal")

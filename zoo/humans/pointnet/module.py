@@ -25,7 +25,7 @@ class PointNetRegression(CloudRegression):
     def __init__(
         self,
         widths: tuple[int, ...] = (64, 128, 128),
-        part_hidden: int = 96,
+        part_hidden: int = 110,
         attention_heads: int = 8,
         shape_value_dim: int = 6,
         part_dim: int = 64,
