@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from tests import goldens
 from tests.goldens import relative_error, section
+from zoo.config import compose
 from zoo.errors import WeightsError
 from zoo.humans.arteq.convert import convert_official
 from zoo.humans.arteq.convolution import (
@@ -29,6 +31,7 @@ from zoo.humans.arteq.heads import (
     three_nearest,
 )
 from zoo.humans.arteq.network import ArtEqNetwork, conv_settings
+from zoo.humans.pointnet.network import PointNet
 
 TINY: dict[str, Any] = {
     "mlps": ((8, 8), (16, 16)),
@@ -338,3 +341,24 @@ def test_settings_that_do_not_belong_together() -> None:
         ArtEqNetwork(mlps=((8,), (8,)), strides=(2,))
     with pytest.raises(ValueError, match="radii"):
         ArtEqNetwork(mlps=((8,), (8,)), radii=(0.1,))
+
+
+@pytest.mark.parametrize("kind", ["arteq", "pointnet"])
+def test_mixed_precision(kind: str) -> None:
+    network: Any = network_of("tetrahedral", "orbit").float() if kind == "arteq" else PointNet(part_dim=16)
+    points = torch.rand(2, 70, 3, generator=torch.Generator().manual_seed(9)) - 0.5
+    plain = network(points)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = network(points)
+        loss = out.pose.sum() + out.betas.float().sum() + out.logits.float().square().sum()
+    loss.backward()
+    assert all(bool(p.grad.isfinite().all()) for p in network.parameters())
+    assert (out.segmentation - plain.segmentation).abs().max() < 0.05
+    assert (out.pose @ out.pose.mT - torch.eye(3)).abs().max() < 1e-5
+
+
+def test_pointnet_is_as_large_as_the_tetrahedral_network() -> None:
+    config = compose("humans/arteq")
+    settings = {k: v for k, v in config.model.items() if k in signature(ArtEqNetwork).parameters}
+    ours, rival = (sum(p.numel() for p in n.parameters()) for n in (ArtEqNetwork(**settings), PointNet()))
+    assert 0.97 < rival / ours < 1.03

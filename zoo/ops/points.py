@@ -8,6 +8,7 @@ built, else, as on a GPU, in plain torch (`zoo.ops.points_reference`).
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import torch
@@ -108,7 +109,7 @@ def rotation_convolution(
         implementation: see `zoo.ops.rational.rational`.
 
     Returns:
-        (B, P, A, O).
+        (B, P, A, O), in float32 under autocast, too.
 
     Raises:
         ValueError: shapes that do not belong together.
@@ -117,13 +118,23 @@ def rotation_convolution(
         raise ValueError(f"features {tuple(features.shape)} and weight {tuple(weight.shape)} don't belong together")
     if table.shape != (features.shape[2], weight.shape[2]) or neighbours.shape != offsets.shape[:3]:
         raise ValueError("the table should be (A, K), the offsets (B, P, n, 3) and the neighbours (B, P, n)")
-    if torch.is_autocast_enabled(features.device.type) and features.dtype != torch.float64:
-        features, weight = features.float(), weight.float()
-    offsets, points = offsets.to(features.dtype), points.to(features.dtype)
     by_reference = _by_reference(features, implementation)
-    flat = weight.transpose(1, 2).flatten(1)  # (O, K C), as the gathered features lie
-    out: Tensor = _RotationConvolution.apply(features, flat, offsets, neighbours, points, table, sigma, by_reference)
+    with full_precision(features):
+        if features.dtype != torch.float64:
+            features = features.float()
+        weight, offsets, points = (tensor.to(features.dtype) for tensor in (weight, offsets, points))
+        flat = weight.transpose(1, 2).flatten(1)  # (O, K C), as the gathered features lie
+        out: Tensor = _RotationConvolution.apply(
+            features, flat, offsets, neighbours, points, table, sigma, by_reference
+        )
     return out
+
+
+def full_precision(tensor: Tensor) -> AbstractContextManager[object]:
+    """No autocast on the device of a tensor: what an autograd function saves must be what it computed with."""
+    if tensor.device.type == "meta":  # of which autocast does not know
+        return nullcontext()
+    return torch.autocast(tensor.device.type, enabled=False)
 
 
 class _RotationConvolution(torch.autograd.Function):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from zoo.humans.arteq.group import GroupName, KernelName, kernel_points, rotated_index, rotation_group
 from zoo.ops import ball_query, furthest_points, rotation_convolution
+from zoo.ops.points import full_precision
 
 # A kernel's furthest point lies at this share of the radius.
 _KERNEL_REACH = 0.7
@@ -158,7 +159,8 @@ class IntraConv(nn.Module):
 
     def forward(self, features: Tensor, neighbours: Tensor) -> Tensor:
         """(B, P, A, C) -> (B, P, A, O), with the group's neighbours (A, K)."""
-        mixed: Tensor = _GroupConvolution.apply(features, self.weight, neighbours)
+        with full_precision(features):
+            mixed: Tensor = _GroupConvolution.apply(features.to(self.weight.dtype), self.weight, neighbours)
         return mixed + self.bias
 
 

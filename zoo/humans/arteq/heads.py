@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo.ops.points import full_precision
+
 
 class ResidualBlock(nn.Module):
     """A residual block of two linear layers on each point.
@@ -127,8 +129,9 @@ def mean_rotation(weights: Tensor, rotations: Tensor) -> Tensor:
 
     Where it is not unique its derivative is infinite; the one used is damped there.
     """
-    total = torch.einsum("na,aij->nij", weights, rotations)
-    return roma.special_procrustes(total, gradient_eps=1e-4)
+    with full_precision(weights):
+        total = torch.einsum("na,aij->nij", weights.to(rotations.dtype), rotations)
+        return roma.special_procrustes(total, gradient_eps=1e-4)
 
 
 class ShapeHead(nn.Module):
@@ -176,5 +179,5 @@ def interpolate(features: Tensor, index: Tensor, weights: Tensor) -> Tensor:
 def spread(values: Tensor, index: Tensor, weights: Tensor, support: int) -> Tensor:
     """The transpose of `interpolate`: values (B, N, C) of points at the support points -> (B, S, C)."""
     shares = (values.unsqueeze(2) * weights.unsqueeze(-1)).flatten(1, 2)
-    out = values.new_zeros(len(values), support, values.shape[2])
+    out = shares.new_zeros(len(values), support, values.shape[2])
     return out.scatter_add(1, index.flatten(1).unsqueeze(-1).expand_as(shares), shares)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from zoo.humans.arteq.heads import PartSegmentation, ShapeHead
 from zoo.humans.arteq.network import NUM_PARTS, PARENTS, ArtEqOutput
+from zoo.ops.points import full_precision
 
 
 class PointNet(nn.Module):
@@ -62,6 +63,7 @@ class PointNet(nn.Module):
         parts = torch.relu(self.part(parts))
         hidden = torch.relu(torch.einsum("bjc,jch->bjh", parts, self.hidden))
         numbers = torch.einsum("bjh,jhn->bjn", hidden, self.rotate)
-        matrices = numbers.unflatten(-1, (3, 3)) + torch.eye(3, dtype=points.dtype, device=points.device)
-        pose = roma.special_procrustes(matrices, gradient_eps=1e-4)
+        matrices = numbers.to(points.dtype).unflatten(-1, (3, 3)) + torch.eye(3).to(points)
+        with full_precision(points):
+            pose = roma.special_procrustes(matrices, gradient_eps=1e-4)
         return ArtEqOutput(found, pose, self.shape_head(parts), logits)
