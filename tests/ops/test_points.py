@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -167,3 +171,33 @@ def test_bad_input() -> None:
         ops.rotation_convolution(features, torch.zeros(4, 3, 13), offsets, neighbours, kernel_, table, 0.1)
     with pytest.raises(RuntimeError, match="out of range"):
         points_op.rotation_gather(features[:, :3].contiguous(), offsets, neighbours, kernel_, table, 0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("capability", ["default", "avx2"])
+def test_every_instruction_set(capability: str, zoo_command: Callable[..., Any], tmp_path: Path) -> None:
+    points = cloud(dtype=torch.float32)
+    offsets, neighbours = around(points)
+    random = torch.Generator().manual_seed(10)
+    cases = []
+    for name, group, channels in (("epn", "tetrahedral", 5), ("orbit", "icosahedral", 40), ("orbit", "tetrahedral", 1)):
+        kernel_, table = kernel(name, group, torch.float32)  # type: ignore[arg-type]
+        features = torch.randn(2, 120, len(table), channels, generator=random)
+        where = (offsets, neighbours, kernel_, table, 0.04)
+        out = points_op.rotation_gather(features, *where)
+        cases.append((features, where, out, points_op.rotation_scatter(out, *where, 120)))
+    torch.save((points, ops.furthest_points(points, 40), cases), tmp_path / "cases.pt")
+    (tmp_path / "check.py").write_text(
+        "import torch\n"
+        "from zoo import ops\n"
+        "from zoo.ops import points_op\n"
+        "points, chosen, cases = torch.load('cases.pt')\n"
+        "assert torch.equal(ops.furthest_points(points, 40, implementation='compiled'), chosen)\n"
+        "for features, where, out, back in cases:\n"
+        "    torch.testing.assert_close(points_op.rotation_gather(features, *where), out, rtol=1e-4, atol=1e-5)\n"
+        "    again = points_op.rotation_scatter(out, *where, 120)\n"
+        "    torch.testing.assert_close(again, back, rtol=1e-4, atol=1e-4)\n"
+        "print('the same')\n"
+    )
+    done = zoo_command("check", ATEN_CPU_CAPABILITY=capability)
+    assert "the same" in done.stdout, done.stderr
