@@ -6,6 +6,7 @@ from inspect import signature
 from typing import Any
 
 import pytest
+import roma
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -28,6 +29,7 @@ from zoo.humans.arteq.heads import (
     PartSegmentation,
     interpolate,
     mean_rotation,
+    nearest_rotation,
     three_nearest,
 )
 from zoo.humans.arteq.network import ArtEqNetwork, conv_settings
@@ -334,6 +336,18 @@ def test_the_mean_rotation_is_a_rotation_with_a_finite_derivative() -> None:
     # One rotation alone is its own mean.
     alone = mean_rotation(torch.eye(60, dtype=torch.float64), rotations)
     assert (alone - rotations).abs().max() < 1e-6
+
+
+def test_the_nearest_rotation() -> None:
+    matrices = torch.randn(6, 3, 3, generator=torch.Generator().manual_seed(11), dtype=torch.float64)
+    assert bool((matrices.det() < 0).any())
+    found = nearest_rotation(matrices)
+    assert (found - roma.special_procrustes(matrices)).abs().max() < 1e-9
+    matrices.requires_grad_()
+    assert torch.autograd.gradcheck(lambda m: nearest_rotation(m, 0.0), (matrices,))
+    with torch.inference_mode():  # an evaluation leaves nothing behind that training could not use
+        nearest_rotation(matrices)
+    nearest_rotation(matrices).sum().backward()
 
 
 def test_settings_that_do_not_belong_together() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import roma
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -131,7 +132,38 @@ def mean_rotation(weights: Tensor, rotations: Tensor) -> Tensor:
     """
     with full_precision(weights):
         total = torch.einsum("na,aij->nij", weights.to(rotations.dtype), rotations)
-        return roma.special_procrustes(total, gradient_eps=1e-4)
+        return nearest_rotation(total)
+
+
+def nearest_rotation(matrices: Tensor, damping: float = 1e-4) -> Tensor:
+    """The rotation nearest to each matrix, (..., 3, 3) -> (..., 3, 3), by SVD.
+
+    Where two rotations are about as near, the derivative 1 / t, t being a sum of two (signed) singular values, is
+    replaced by t / (t^2 + damping^2).
+    """
+    rotation: Tensor = _NearestRotation.apply(matrices, damping)
+    return rotation
+
+
+class _NearestRotation(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, matrices: Tensor, damping: float) -> Tensor:
+        u, values, vh = torch.linalg.svd(matrices)
+        sign = torch.ones_like(values)
+        sign[..., 2] = torch.det(u @ vh).sign()
+        rotation = (u * sign.unsqueeze(-2)) @ vh
+        ctx.save_for_backward(u, values * sign, rotation)
+        ctx.damping = damping
+        return rotation
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        # M = P R with P = U diag(s) U^T; dR = W R with W skew, and P W + W P = dM R^T - R dM^T.
+        u, values, rotation = ctx.saved_tensors
+        inner = u.mT @ grad @ rotation.mT @ u
+        total = values.unsqueeze(-1) + values.unsqueeze(-2)
+        skew = (inner - inner.mT) * total / (total.square() + ctx.damping**2)
+        return u @ skew @ u.mT @ rotation, None
 
 
 class ShapeHead(nn.Module):

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-import roma
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.humans.arteq.heads import PartSegmentation, ShapeHead
+from zoo.humans.arteq.heads import PartSegmentation, ShapeHead, nearest_rotation
 from zoo.humans.arteq.network import NUM_PARTS, PARENTS, ArtEqOutput
 from zoo.ops.points import full_precision
 
@@ -65,5 +64,5 @@ class PointNet(nn.Module):
         numbers = torch.einsum("bjh,jhn->bjn", hidden, self.rotate)
         matrices = numbers.to(points.dtype).unflatten(-1, (3, 3)) + torch.eye(3).to(points)
         with full_precision(points):
-            pose = roma.special_procrustes(matrices, gradient_eps=1e-4)
+            pose = nearest_rotation(matrices)
         return ArtEqOutput(found, pose, self.shape_head(parts), logits)
