@@ -133,10 +133,10 @@ def test_training_improves(name: str, factor: float, tmp_path: Path) -> None:
         module = zoo.create_model(name, vertex_step=16, normals_weight=0.0, lr=2e-3, segmentation_warmup=0)
     clouds = data(rotation="none", bodies=32, batch_size=8)
     before = trainer(tmp_path).test(module, clouds, verbose=False)[0]
-    trainer(tmp_path, max_epochs=15, limit_val_batches=0).fit(module, clouds)
+    trainer(tmp_path, max_epochs=25, limit_val_batches=0).fit(module, clouds)
     after = trainer(tmp_path).test(module, clouds, verbose=False)[0]
     assert after["test/v2v"] < factor * before["test/v2v"]
-    assert after["test/part_accuracy"] > before["test/part_accuracy"] + 0.08
+    assert after["test/part_accuracy"] > before["test/part_accuracy"] + 0.06
     assert {f"test/v2v_{condition}" for condition in CONDITIONS[1:]} <= after.keys()
 
 
