@@ -2,9 +2,20 @@
 
 from zoo.ops.native import Implementation
 from zoo.ops.plane_sweep import plane_sweep
+from zoo.ops.points import ball_query, furthest_points, rotation_convolution
 from zoo.ops.rasterize import rasterize
 from zoo.ops.rational import rational
 from zoo.ops.rational_reference import Form
 from zoo.ops.ssim import ssim
 
-__all__ = ["Form", "Implementation", "plane_sweep", "rasterize", "rational", "ssim"]
+__all__ = [
+    "Form",
+    "Implementation",
+    "ball_query",
+    "furthest_points",
+    "plane_sweep",
+    "rasterize",
+    "rational",
+    "rotation_convolution",
+    "ssim",
+]

@@ -1,0 +1,89 @@
+"""ArtEq as a LightningModule."""
+
+from __future__ import annotations
+
+from zoo.humans.arteq.group import GroupName, KernelName
+from zoo.humans.arteq.losses import LossWeights
+from zoo.humans.arteq.network import ArtEqNetwork
+from zoo.humans.arteq.regression import CloudRegression, Schedule
+from zoo.registry import register_model
+
+
+@register_model("humans/arteq")
+class ArtEq(CloudRegression):
+    """Finds SMPL in a point cloud with features that turn with each body part.
+
+    Args:
+        group, kernel, mlps, strides, radii, neighbors, attention_heads, part_hidden, pose_value_dim,
+            shape_value_dim, kinematic_cond: see `zoo.humans.arteq.network.ArtEqNetwork`.
+        lr: learning rate of Adam.
+        schedule: ``"constant"`` (the paper's) or ``"cosine"``.
+        segmentation_warmup: epochs in which features are gathered by the true parts.
+        first_pose_only: as the official code, learn rotations from the first body of each batch only.
+        train_feet: learn the rotations of the feet, which have no points; the official code does not.
+        segmentation_weight, rotations_weight, betas_weight, joints_weight, vertices_weight, normals_weight,
+            markers_weight, centroids_weight: of the losses.
+        markers: numbers of vertices with a loss of their own.
+        vertex_step: losses take every so many vertices.
+        body: model file or folder, see `zoo.humans.body.load_body`; None for the stand-in.
+        gender: of the body.
+    """
+
+    network: ArtEqNetwork
+
+    def __init__(
+        self,
+        group: GroupName = "icosahedral",
+        kernel: KernelName = "epn",
+        mlps: tuple[tuple[int, ...], ...] = ((32, 32), (64, 64)),
+        strides: tuple[int, ...] = (2, 2),
+        radii: tuple[float, ...] | None = None,
+        neighbors: tuple[int, ...] | None = None,
+        attention_heads: int = 8,
+        part_hidden: int = 128,
+        pose_value_dim: int = 128,
+        shape_value_dim: int = 6,
+        kinematic_cond: bool = True,
+        lr: float = 1e-4,
+        schedule: Schedule = "constant",
+        segmentation_warmup: int = 1,
+        first_pose_only: bool = False,
+        train_feet: bool = True,
+        segmentation_weight: float = 5.0,
+        rotations_weight: float = 5.0,
+        betas_weight: float = 1.0,
+        joints_weight: float = 100.0,
+        vertices_weight: float = 100.0,
+        normals_weight: float = 1.0,
+        markers_weight: float = 200.0,
+        centroids_weight: float = 100.0,
+        markers: tuple[int, ...] = (),
+        vertex_step: int = 1,
+        body: str | None = None,
+        gender: str = "neutral",
+    ) -> None:
+        weights = LossWeights(
+            segmentation_weight,
+            rotations_weight,
+            betas_weight,
+            joints_weight,
+            vertices_weight,
+            normals_weight,
+            markers_weight,
+            centroids_weight,
+        )
+        network = ArtEqNetwork(
+            group,
+            kernel,
+            mlps,
+            strides,
+            radii,
+            neighbors,
+            attention_heads,
+            part_hidden,
+            pose_value_dim,
+            shape_value_dim,
+            kinematic_cond,
+        )
+        super().__init__(network, weights, markers, vertex_step, body, gender)
+        self.save_hyperparameters()

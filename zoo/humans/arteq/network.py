@@ -1,0 +1,174 @@
+"""ArtEq: body parts, their rotations and the body's shape from a point cloud.
+
+Source: Feng et al., "Generalizing Neural Human Fitting to Unseen Poses With Articulated SE(3) Equivariance", ICCV
+2023 (arXiv 2304.10528).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zoo.humans.arteq.convolution import ConvSetting, SeparableBlock
+from zoo.humans.arteq.group import GroupName, KernelName, rotation_group
+from zoo.humans.arteq.heads import PartSegmentation, PoseHead, ShapeHead, interpolate, spread, three_nearest
+
+NUM_PARTS = 22
+# SMPL's joints without the hands: a part each.
+PARENTS = (0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19)
+
+_BASE_RADIUS = 0.4 * 0.2  # search_radius times the radius ratio, metres
+_NEIGHBOURS = 32
+
+
+class ArtEqOutput(NamedTuple):
+    """What the network finds.
+
+    Attributes:
+        segmentation: (B, N, 22) probability of each part at each point.
+        pose: (B, 22, 3, 3) global rotations of the parts.
+        betas: (B, 10) shape.
+        logits: (B, N, 22) logarithms of the probabilities but for a constant.
+    """
+
+    segmentation: Tensor
+    pose: Tensor
+    betas: Tensor
+    logits: Tensor
+
+
+def conv_settings(
+    mlps: Sequence[Sequence[int]],
+    strides: Sequence[int],
+    radii: Sequence[float] | None = None,
+    neighbors: Sequence[int] | None = None,
+) -> list[ConvSetting]:
+    """The spatial convolutions of a backbone.
+
+    Args:
+        mlps: widths of the convolutions of each stage.
+        strides: of each stage's first convolution.
+        radii: of each convolution, metres; None for the paper's, 0.08 and sqrt(2) as much from stage to stage.
+        neighbors: of each convolution; None for the paper's, 32, and 64 in each stage's first.
+    """
+    settings: list[ConvSetting] = []
+    dim_in = 1
+    for stage, (widths, stride) in enumerate(zip(mlps, strides, strict=True)):
+        for place, width in enumerate(widths):
+            number = len(settings)
+            step = 0 if number == 0 else stage + 1
+            radius = _BASE_RADIUS * 2 ** (step / 2) if radii is None else radii[number]
+            slots = (_NEIGHBOURS if place else 2 * _NEIGHBOURS) if neighbors is None else neighbors[number]
+            here = stride if place == 0 else 1
+            settings.append(ConvSetting(dim_in, width, here, radius, 0.5 * radius**2, slots, number > 0))
+            dim_in = width
+    return settings
+
+
+class Encoder(nn.Module):
+    """The equivariant backbone.
+
+    Args:
+        settings: of its convolutions.
+        group, kernel: see `zoo.humans.arteq.convolution.InterConv`.
+    """
+
+    rotations: Tensor
+    neighbours: Tensor
+
+    def __init__(self, settings: Sequence[ConvSetting], group: GroupName, kernel: KernelName) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(SeparableBlock(setting, group, kernel) for setting in settings)
+        tables = rotation_group(group)
+        self.register_buffer("rotations", tables.rotations.float())
+        self.register_buffer("neighbours", tables.neighbours.clone())
+
+    def forward(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Points (B, N, 3) -> fewer points (B, P, 3) with features (B, P, A, C)."""
+        features = points.new_ones(*points.shape[:2], len(self.rotations), 1)
+        for block in self.blocks:
+            points, features = block(points, features, self.rotations, self.neighbours)
+        return points, features
+
+
+class ArtEqNetwork(nn.Module):
+    """Part segmentation, part rotations and shape of a body.
+
+    The defaults are the paper's network of 933149 parameters. Turning the cloud by a rotation R of the group leaves
+    segmentation and betas as they are and makes the pose R times what it was.
+
+    Args:
+        group: ``"icosahedral"`` (60 rotations) or ``"tetrahedral"`` (12).
+        kernel: ``"epn"``, the official convolutions; ``"orbit"``, whose kernel points the group permutes, with the
+            nearest neighbours in any order of the points: faster, for new training.
+        mlps, strides, radii, neighbors: see `conv_settings`.
+        attention_heads: of both heads.
+        part_hidden: width of the segmentation.
+        pose_value_dim: width of the pose head behind its attention.
+        shape_value_dim: numbers that each part contributes to the shape.
+        kinematic_cond: each part sees its parent's features, too.
+
+    Raises:
+        ValueError: widths, strides, radii and neighbours do not belong together.
+    """
+
+    def __init__(
+        self,
+        group: GroupName = "icosahedral",
+        kernel: KernelName = "epn",
+        mlps: Sequence[Sequence[int]] = ((32, 32), (64, 64)),
+        strides: Sequence[int] = (2, 2),
+        radii: Sequence[float] | None = None,
+        neighbors: Sequence[int] | None = None,
+        attention_heads: int = 8,
+        part_hidden: int = 128,
+        pose_value_dim: int = 128,
+        shape_value_dim: int = 6,
+        kinematic_cond: bool = True,
+    ) -> None:
+        super().__init__()
+        count = sum(map(len, mlps))
+        if len(strides) != len(mlps) or any(v is not None and len(v) != count for v in (radii, neighbors)):
+            raise ValueError(
+                f"{len(mlps)} stages of {count} convolutions need as many strides, and as many radii and neighbors "
+                "as convolutions"
+            )
+        self.encoder = Encoder(conv_settings(mlps, strides, radii, neighbors), group, kernel)
+        width = mlps[-1][-1]
+        self.kinematic_cond = kinematic_cond
+        dim = 2 * width if kinematic_cond else width
+        self.part_segmentation = PartSegmentation(width, part_hidden, NUM_PARTS)
+        self.pose_head = PoseHead(dim, attention_heads, pose_value_dim)
+        self.shape_head = ShapeHead(dim, attention_heads, shape_value_dim, NUM_PARTS, 10)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+
+    def forward(self, points: Tensor, segmentation: Tensor | None = None) -> ArtEqOutput:
+        """Finds the parts and their pose.
+
+        Args:
+            points: (B, N, 3) metres.
+            segmentation: (B, N, 22) to gather the parts' features with, instead of the one found.
+        """
+        support, features = self.encoder(points)
+        index, weights = three_nearest(points, support)
+        logits = self.part_segmentation(interpolate(features.mean(2), index, weights))
+        found = logits.softmax(-1)
+        parts = self._part_features(features, index, weights, found if segmentation is None else segmentation)
+        pose = self.pose_head(parts, self.encoder.rotations)
+        return ArtEqOutput(found, pose, self.shape_head(parts.mean(2)), logits)
+
+    def _part_features(self, features: Tensor, index: Tensor, weights: Tensor, segmentation: Tensor) -> Tensor:
+        """Mean features (B, J, A, C) of the parts, with their parents' in front.
+
+        The mean over points of interpolated features is one over the support points: features of all points and
+        rotations are never made.
+        """
+        shares = spread(F.normalize(segmentation, p=1.0, dim=1), index, weights, features.shape[1])
+        own = (shares.mT @ features.flatten(2)).unflatten(2, tuple(features.shape[2:]))
+        return torch.cat([own[:, list(PARENTS)], own], -1) if self.kinematic_cond else own

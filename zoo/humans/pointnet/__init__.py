@@ -1,0 +1,1 @@
+"""PointNet with ArtEq's heads: its rival without equivariance."""
