@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -33,9 +34,9 @@ class SceneData(pl.LightningDataModule):
         super().__init__()
         self.seed, self.batch_size = seed, batch_size
 
+    @abstractmethod
     def read(self) -> Scene:
         """Reads or makes the scene."""
-        raise NotImplementedError
 
     @cached_property
     def scene(self) -> Scene:

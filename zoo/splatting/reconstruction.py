@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from abc import abstractmethod
 from pathlib import Path
 from typing import Any, Protocol, TypedDict
 
@@ -74,10 +75,11 @@ class Reconstruction(ZooModule):
         self.initial: Rows | None = None
         self._strategy_state: dict[str, Tensor] = {}
 
+    @abstractmethod
     def initial_rows(self, scene: Scene) -> Rows:
         """The Gaussians to begin with."""
-        raise NotImplementedError
 
+    @abstractmethod
     def make_strategy(self, scene: Scene, steps: int) -> Strategy:
         """How the set of Gaussians changes.
 
@@ -85,7 +87,6 @@ class Reconstruction(ZooModule):
             scene: the scene.
             steps: of the whole training.
         """
-        raise NotImplementedError
 
     @property
     def scene(self) -> Scene:
