@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import sys
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import zoo
 from zoo.data import dfaust
 from zoo.data.body_clouds import CONDITIONS, BodyClouds, CloudBatch
 from zoo.errors import ConfigError, DataError
+from zoo.humans import render
 from zoo.humans.arteq.group import rotation_group
 from zoo.humans.arteq.parts import part_labels, turn
 from zoo.humans.arteq.regression import CloudRegression, thin_body
@@ -178,11 +180,6 @@ def test_scan_formats(tmp_path: Path) -> None:
     trimesh.PointCloud(points).export(tmp_path / "a.ply")
     for suffix in ("npy", "npz", "xyz", "ply"):
         assert np.allclose(read_points(tmp_path / f"a.{suffix}", 500), points, atol=1e-5)
-    o3d = pytest.importorskip("open3d")
-    o3d.io.write_point_cloud(
-        str(tmp_path / "a.pcd"), o3d.geometry.PointCloud(o3d.utility.Vector3dVector(points.astype(float)))
-    )
-    assert np.allclose(read_points(tmp_path / "a.pcd", 500), points, atol=1e-5)
     box = trimesh.creation.box((2, 2, 2))
     write_mesh(tmp_path / "box.obj", box.vertices, box.faces)
     sampled = read_points(tmp_path / "box.obj", 300)
@@ -191,6 +188,40 @@ def test_scan_formats(tmp_path: Path) -> None:
     fewer = read_points(tmp_path / "a.npy", 100)
     assert fewer.shape == (100, 3)
     assert {*map(tuple, fewer.tolist())} <= {*map(tuple, points.tolist())}
+
+
+PCD = """VERSION 0.7
+FIELDS x y z
+SIZE 4 4 4
+TYPE F F F
+COUNT 1 1 1
+WIDTH {count}
+HEIGHT 1
+VIEWPOINT 0 0 0 1 0 0 0
+POINTS {count}
+DATA ascii
+"""
+
+
+@pytest.fixture
+def pcd(tmp_path: Path) -> tuple[Path, Any]:
+    points = np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)
+    rows = "\n".join(" ".join(map(str, row)) for row in points.tolist())
+    (tmp_path / "a.pcd").write_text(PCD.format(count=len(points)) + rows + "\n")
+    return tmp_path / "a.pcd", points
+
+
+def test_pcd_files(pcd: tuple[Path, Any]) -> None:
+    if render._open3d() is None:
+        pytest.skip("Open3D can't be loaded here")
+    path, points = pcd
+    assert np.allclose(read_points(path, 500), points, atol=1e-5)
+
+
+def test_pcd_files_without_open3d(pcd: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "open3d", None)
+    with pytest.raises(ConfigError, match=r"libusb-1\.0-0"):
+        read_points(pcd[0], 500)
 
 
 def test_bad_scans(tmp_path: Path) -> None:

@@ -64,8 +64,11 @@ def _from_mesh(path: Path, count: int, seed: int) -> Array:
 def _from_pcd(path: Path, count: int, seed: int) -> Array:
     try:
         o3d: Any = importlib.import_module("open3d")
-    except ModuleNotFoundError:
-        raise ConfigError("Reading .pcd files needs Open3D: pip install 'zoo[humans]'.") from None
+    except (ImportError, OSError) as error:
+        raise ConfigError(
+            f"Reading .pcd files needs Open3D, which can't be loaded ({error}): pip install 'zoo[humans]', and on "
+            "Debian apt-get install libusb-1.0-0 libgomp1. Or save the points as .ply or .npy."
+        ) from None
     return np.asarray(o3d.io.read_point_cloud(str(path)).points)
 
 
