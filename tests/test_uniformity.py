@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
 import zoo
+from tests.conftest import ROOT
+from zoo import weights
 from zoo.config import compose, list_configs, resolve
 from zoo.engine.run import train
 from zoo.errors import DataError
+from zoo.models import card_path, first_line
+from zoo.pretrained import get_entry
 
 # What makes a config's data and work small; by data module, family or config, each adding to the one before.
 SMALL = {
@@ -86,3 +93,34 @@ def test_a_config_trains_or_says_where_its_data_come_from(config: str, in_tmp: P
             low, high = picture.convert("L").getextrema()
         assert low < high, f"{figure.name} is empty"
     assert len(list(Path("run/figures").glob("*.png"))) >= 2  # the model's own, and the training's curves
+
+
+@pytest.mark.parametrize("name", zoo.list_models())
+def test_a_model_is_whole(name: str, tmp_path: Path) -> None:
+    """Builds from its defaults, leaves and comes back as a weights file, has a card, a config and work on files."""
+    torch.manual_seed(0)
+    module = zoo.create_model(name)
+    weights.save(module, tmp_path / "model.safetensors")
+    again = weights.build(tmp_path / "model.safetensors")
+    assert type(again) is type(module)
+    state = module.network.state_dict()
+    assert all(torch.equal(tensor, state[key]) for key, tensor in again.network.state_dict().items())
+    assert first_line(card_path(name)), "the card has no first line"
+    used = {str(entry.name) for config in list_configs() for entry in entries(config)}
+    assert name in used, "no config trains it"
+    assert "output" in inspect.signature(type(module).predict_file).parameters  # type: ignore[attr-defined]
+
+
+def entries(config: str) -> list[Any]:
+    composed = compose(config)
+    return [entry for entry in (composed.model, composed.get("rival")) if entry is not None]
+
+
+@pytest.mark.parametrize("name", zoo.list_weights())
+def test_weights_say_what_they_do_and_are_tested(name: str) -> None:
+    entry = get_entry(name)
+    assert entry.metrics
+    assert entry.licence
+    assert entry.config in list_configs()
+    tests = [path for path in (ROOT / "tests").rglob("test_*.py") if path != Path(__file__)]
+    assert any(f'"{name}"' in path.read_text(encoding="utf-8") for path in tests), "no test reproduces its numbers"
