@@ -203,9 +203,9 @@ def three_nearest(points: Tensor, support: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def interpolate(features: Tensor, index: Tensor, weights: Tensor) -> Tensor:
-    """Features (B, S, C) of support points at points, (B, N, 3) twice -> (B, N, C)."""
-    batch = torch.arange(len(features), device=features.device)[:, None, None]
-    return (features[batch, index] * weights.unsqueeze(-1)).sum(2)
+    """Features (B, S, ...) of support points at points, (B, N, 3) twice -> (B, N, ...)."""
+    dense = weights.new_zeros(*index.shape[:2], features.shape[1]).scatter_add(2, index, weights)
+    return (dense.to(features.dtype) @ features.flatten(2)).unflatten(2, features.shape[2:])
 
 
 def spread(values: Tensor, index: Tensor, weights: Tensor, support: int) -> Tensor:

@@ -15,7 +15,7 @@ class ArtEq(CloudRegression):
 
     Args:
         group, kernel, mlps, strides, radii, neighbors, attention_heads, part_hidden, pose_value_dim,
-            shape_value_dim, kinematic_cond: see `zoo.humans.arteq.network.ArtEqNetwork`.
+            shape_value_dim, kinematic_cond, context, context_dim: see `zoo.humans.arteq.network.ArtEqNetwork`.
         lr: learning rate of Adam.
         schedule: ``"constant"`` (the paper's) or ``"cosine"``.
         segmentation_warmup: epochs in which features are gathered by the true parts.
@@ -44,6 +44,8 @@ class ArtEq(CloudRegression):
         pose_value_dim: int = 128,
         shape_value_dim: int = 6,
         kinematic_cond: bool = True,
+        context: int = 0,
+        context_dim: int = 64,
         lr: float = 1e-4,
         schedule: Schedule = "constant",
         segmentation_warmup: int = 1,
@@ -84,6 +86,8 @@ class ArtEq(CloudRegression):
             pose_value_dim,
             shape_value_dim,
             kinematic_cond,
+            context,
+            context_dim,
         )
         super().__init__(network, weights, markers, vertex_step, body, gender)
         self.save_hyperparameters()
