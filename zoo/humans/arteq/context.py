@@ -10,7 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from zoo.humans.arteq.heads import SelfAttention, nearest_rotation
+from zoo.humans.arteq.convolution import IntraConv
+from zoo.humans.arteq.heads import nearest_rotation
 from zoo.ops.points import full_precision
 
 
@@ -78,20 +79,20 @@ class BodyBlock(nn.Module):
     Args:
         dim: channels.
         parts: of the body.
-        heads: of the attention among the rotations.
+        neighbours: K, how many rotations each sees.
     """
 
-    def __init__(self, dim: int, parts: int, heads: int) -> None:
+    def __init__(self, dim: int, parts: int, neighbours: int) -> None:
         super().__init__()
         self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(3))
         self.mix = nn.Sequential(nn.Linear(parts, 2 * parts), nn.ReLU(), nn.Linear(2 * parts, parts))
-        self.attention = SelfAttention(dim, heads, dim)
+        self.turn = IntraConv(dim, dim, neighbours)
         self.mlp = nn.Sequential(nn.Linear(dim, 2 * dim), nn.ReLU(), nn.Linear(2 * dim, dim))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, J, A, C) -> (B, J, A, C)."""
+    def forward(self, x: Tensor, neighbours: Tensor) -> Tensor:
+        """(B, J, A, C) -> (B, J, A, C), with the group's neighbours (A, K)."""
         x = x + self.mix(self.norms[0](x).transpose(1, 3)).transpose(1, 3)
-        x = x + self.attention(self.norms[1](x).flatten(0, 1)).unflatten(0, x.shape[:2])
+        x = x + self.turn(torch.relu(self.norms[1](x)), neighbours)
         out: Tensor = x + self.mlp(self.norms[2](x))
         return out
 
@@ -106,22 +107,28 @@ class FramePoseHead(nn.Module):
         dim: width.
         parts: of the body.
         blocks: how often the parts see each other.
-        heads: of the attention among the rotations.
+        neighbours: K, how many rotations each sees.
     """
 
-    def __init__(self, dim_in: int, dim: int, parts: int, blocks: int, heads: int) -> None:
+    def __init__(self, dim_in: int, dim: int, parts: int, blocks: int, neighbours: int) -> None:
         super().__init__()
         self.lift = nn.Linear(dim_in, dim)
         self.identity = nn.Parameter(0.1 * torch.randn(parts, 1, dim))
-        self.blocks = nn.ModuleList(BodyBlock(dim, parts, heads) for _ in range(blocks))
+        self.blocks = nn.ModuleList(BodyBlock(dim, parts, neighbours) for _ in range(blocks))
         self.norm = nn.LayerNorm(dim)
         self.matrices = nn.Parameter(torch.randn(parts, dim, 9) / dim**0.5)
 
-    def forward(self, features: Tensor, rotations: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (B, J, A, C) and rotations (A, 3, 3) -> rotations of the parts (B, J, 3, 3), features (B, J, A, C)."""
+    def forward(self, features: Tensor, rotations: Tensor, neighbours: Tensor) -> tuple[Tensor, Tensor]:
+        """Rotations of the parts (B, J, 3, 3), and features (B, J, A, dim) of bodies that know all their parts.
+
+        Args:
+            features: (B, J, A, C) of the parts.
+            rotations: (A, 3, 3).
+            neighbours: (A, K), see `zoo.humans.arteq.group.RotationGroup`.
+        """
         x = self.lift(features) + self.identity
         for block in self.blocks:
-            x = block(x)
+            x = block(x, neighbours)
         x = self.norm(x)
         with full_precision(x):
             numbers = torch.einsum("bjac,jcn->bjan", x.to(self.matrices.dtype), self.matrices).unflatten(-1, (3, 3))

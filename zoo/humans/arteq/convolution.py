@@ -212,10 +212,8 @@ class _GroupConvolution(torch.autograd.Function):
 
 def normalise(features: Tensor) -> Tensor:
     """Mean 0 and variance 1 of each channel over points and rotations, then a leaky ReLU."""
-    rows = features.flatten(1, 2)  # sums along one long axis are several times faster than `torch.var_mean` along two
-    centred = rows - rows.sum(1, keepdim=True) / rows.shape[1]
-    variance = centred.square().sum(1, keepdim=True) / rows.shape[1]
-    return F.leaky_relu(centred * torch.rsqrt(variance + 1e-5), 0.01).view(features.shape)
+    flat = features.flatten(1, 2).mT  # a long last axis: several times faster than `torch.var_mean` along two
+    return F.leaky_relu(F.instance_norm(flat), 0.01).mT.reshape(features.shape)
 
 
 class SeparableBlock(nn.Module):

@@ -135,7 +135,7 @@ def mean_rotation(weights: Tensor, rotations: Tensor) -> Tensor:
         return nearest_rotation(total)
 
 
-def nearest_rotation(matrices: Tensor, damping: float = 1e-4) -> Tensor:
+def nearest_rotation(matrices: Tensor, damping: float = 1e-5) -> Tensor:
     """The rotation nearest to each matrix, (..., 3, 3) -> (..., 3, 3), by SVD.
 
     Where two rotations are about as near, the derivative 1 / t, t being a sum of two (signed) singular values, is

@@ -150,12 +150,14 @@ class ArtEqNetwork(nn.Module):
         if context:
             self.context = CloudContext(width, context_dim, context_dim // 2, context)
             width = context_dim // 2
-        self.part_segmentation = PartSegmentation(width, part_hidden, NUM_PARTS)
+        self.part_segmentation = PartSegmentation(2 * width if context else width, part_hidden, NUM_PARTS)
         self.pose_head: PoseHead | FramePoseHead
         dim = width + 3 if context else width  # with the parts' places
         dim = 2 * dim if kinematic_cond else dim
         if context:
-            self.pose_head = FramePoseHead(dim, pose_value_dim, NUM_PARTS, context, attention_heads)
+            self.pose_head = FramePoseHead(
+                dim, pose_value_dim, NUM_PARTS, context, self.encoder.neighbours.shape[1]
+            )
             dim = pose_value_dim
         else:
             self.pose_head = PoseHead(dim, attention_heads, pose_value_dim)
@@ -179,7 +181,7 @@ class ArtEqNetwork(nn.Module):
             places = points - centre
             features = self.context(features, support - centre, rotations)
             features = self.context.refine(interpolate(features, index, weights), places, rotations)
-            invariant = features.mean(2)
+            invariant = torch.cat([features.mean(2), features.amax(2)], -1)
         else:
             invariant = interpolate(features.mean(2), index, weights)
         logits = self.part_segmentation(invariant)
@@ -195,7 +197,7 @@ class ArtEqNetwork(nn.Module):
         if self.kinematic_cond:
             parts = torch.cat([parts[:, list(PARENTS)], parts], -1)
         if isinstance(self.pose_head, FramePoseHead):
-            pose, parts = self.pose_head(parts, rotations)
+            pose, parts = self.pose_head(parts, rotations, self.encoder.neighbours)
         else:
             pose = self.pose_head(parts, rotations)
         return ArtEqOutput(found, pose, self.shape_head(parts.mean(2)), logits)

@@ -189,7 +189,7 @@ class CloudRegression(ZooModule):
 
     def configure_optimizers(self) -> Any:
         """Adam, at a constant rate (the paper's) or down a cosine."""
-        optimizer = torch.optim.Adam(self.network.parameters(), lr=self.hparams["lr"])
+        optimizer = torch.optim.Adam(self.network.parameters(), lr=self.hparams["lr"], fused=True)
         if self.hparams["schedule"] == "constant":
             return optimizer
         steps = max(1, int(self.trainer.estimated_stepping_batches))
