@@ -17,8 +17,8 @@ class ArtEq(CloudRegression):
         group, kernel, mlps, strides, radii, neighbors, attention_heads, part_hidden, pose_value_dim,
             shape_value_dim, kinematic_cond, context, context_dim: see `zoo.humans.arteq.network.ArtEqNetwork`.
         lr: learning rate of Adam.
-        schedule: ``"constant"`` (the paper's) or ``"cosine"``.
-        segmentation_warmup: epochs in which features are gathered by the true parts.
+        schedule: ``"constant"`` (the paper's), or ``"cosine"``, with a rise before it.
+        segmentation_warmup: epochs, or part of one, in which features are gathered by the true parts.
         first_pose_only: as the official code, learn rotations from the first body of each batch only.
         train_feet: learn the rotations of the feet, which have no points; the official code does not.
         segmentation_weight, rotations_weight, betas_weight, joints_weight, vertices_weight, normals_weight,
@@ -48,7 +48,7 @@ class ArtEq(CloudRegression):
         context_dim: int = 64,
         lr: float = 1e-4,
         schedule: Schedule = "constant",
-        segmentation_warmup: int = 1,
+        segmentation_warmup: float = 1.0,
         first_pose_only: bool = False,
         train_feet: bool = True,
         segmentation_weight: float = 5.0,

@@ -155,9 +155,7 @@ class ArtEqNetwork(nn.Module):
         dim = width + 3 if context else width  # with the parts' places
         dim = 2 * dim if kinematic_cond else dim
         if context:
-            self.pose_head = FramePoseHead(
-                dim, pose_value_dim, NUM_PARTS, context, self.encoder.neighbours.shape[1]
-            )
+            self.pose_head = FramePoseHead(dim, pose_value_dim, NUM_PARTS, context, self.encoder.neighbours.shape[1])
             dim = pose_value_dim
         else:
             self.pose_head = PoseHead(dim, attention_heads, pose_value_dim)
