@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.humans.arteq.convolution import IntraConv
-from zoo.humans.arteq.heads import nearest_rotation
+from zoo.humans.arteq.heads import interpolate, nearest_rotation
 from zoo.ops.points import full_precision
 
 
@@ -60,17 +60,22 @@ class CloudContext(nn.Module):
         self.fine_place = nn.Linear(3, dim_out)
         self.fine_lift = nn.Linear(dim, dim_out, bias=False)
 
-    def forward(self, features: Tensor, support: Tensor, rotations: Tensor) -> Tensor:
-        """Features (B, S, A, C) at places (B, S, 3) relative to the cloud's centre -> (B, S, A, dim_out)."""
-        x: Tensor = self.lift(features) + self.place(in_frames(support, rotations))
+    def forward(
+        self, features: Tensor, support: Tensor, points: Tensor, near: tuple[Tensor, Tensor], rotations: Tensor
+    ) -> Tensor:
+        """Features of all points of the cloud, (B, N, A, dim_out).
+
+        Args:
+            features: (B, S, A, C) of the backbone.
+            support: (B, S, 3), where they are, relative to the cloud's centre.
+            points: (B, N, 3) of the cloud, likewise.
+            near: how support points make up points, see `zoo.humans.arteq.heads.three_nearest`.
+            rotations: (A, 3, 3).
+        """
+        x = self.lift(features) + self.place(in_frames(support, rotations))
         for block in self.blocks:
             x = block(x)
-        lifted: Tensor = self.fine_lift(x)
-        return lifted
-
-    def refine(self, interpolated: Tensor, points: Tensor, rotations: Tensor) -> Tensor:
-        """Features (B, N, A, dim_out) at the cloud's own points, and where these are -> (B, N, A, dim_out)."""
-        return torch.relu(interpolated + self.fine_place(in_frames(points, rotations)))
+        return torch.relu(interpolate(self.fine_lift(x), *near) + self.fine_place(in_frames(points, rotations)))
 
 
 class BodyBlock(nn.Module):
@@ -95,6 +100,11 @@ class BodyBlock(nn.Module):
         x = x + self.turn(torch.relu(self.norms[1](x)), neighbours)
         out: Tensor = x + self.mlp(self.norms[2](x))
         return out
+
+
+def rotation_of_frames(matrices: Tensor, rotations: Tensor) -> Tensor:
+    """The rotation nearest to sum_a R_a M_a, (..., A, 3, 3) and (A, 3, 3) -> (..., 3, 3)."""
+    return nearest_rotation((rotations @ matrices).sum(-3))
 
 
 class FramePoseHead(nn.Module):
@@ -131,6 +141,5 @@ class FramePoseHead(nn.Module):
             x = block(x, neighbours)
         x = self.norm(x)
         with full_precision(x):
-            numbers = torch.einsum("bjac,jcn->bjan", x.to(self.matrices.dtype), self.matrices).unflatten(-1, (3, 3))
-            total = torch.einsum("aik,bjakl->bjil", rotations.to(numbers.dtype), numbers)
-            return nearest_rotation(total), x
+            numbers = torch.einsum("bjac,jcn->bjan", x.to(self.matrices.dtype), self.matrices)
+            return rotation_of_frames(numbers.unflatten(-1, (3, 3)), rotations.to(numbers.dtype)), x

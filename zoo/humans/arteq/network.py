@@ -103,7 +103,8 @@ class ArtEqNetwork(nn.Module):
     segmentation and betas as they are and makes the pose R times what it was.
 
     Args:
-        group: ``"icosahedral"`` (60 rotations) or ``"tetrahedral"`` (12).
+        group: ``"icosahedral"`` (60 rotations), ``"tetrahedral"`` (12), or ``"trivial"`` (1: the same network without
+            equivariance, to compare to).
         kernel: ``"epn"``, the official convolutions; ``"orbit"``, whose kernel points the group permutes, with the
             nearest neighbours in any order of the points: faster, for new training.
         mlps, strides, radii, neighbors: see `conv_settings`.
@@ -145,21 +146,21 @@ class ArtEqNetwork(nn.Module):
             )
         self.encoder = Encoder(conv_settings(mlps, strides, radii, neighbors), group, kernel)
         self.kinematic_cond = kinematic_cond
-        width = mlps[-1][-1]
+        width, times = mlps[-1][-1], 2 if kinematic_cond else 1
         self.context: CloudContext | None = None
+        self.pose_head: PoseHead | FramePoseHead
         if context:
             self.context = CloudContext(width, context_dim, context_dim // 2, context)
-            width = context_dim // 2
-        self.part_segmentation = PartSegmentation(2 * width if context else width, part_hidden, NUM_PARTS)
-        self.pose_head: PoseHead | FramePoseHead
-        dim = width + 3 if context else width  # with the parts' places
-        dim = 2 * dim if kinematic_cond else dim
-        if context:
-            self.pose_head = FramePoseHead(dim, pose_value_dim, NUM_PARTS, context, self.encoder.neighbours.shape[1])
-            dim = pose_value_dim
+            self.part_segmentation = PartSegmentation(2 * (context_dim // 2), part_hidden, NUM_PARTS)
+            of_part = times * (context_dim // 2 + 3)  # with the part's place
+            rotations_seen = self.encoder.neighbours.shape[1]
+            self.pose_head = FramePoseHead(of_part, pose_value_dim, NUM_PARTS, context, rotations_seen)
+            of_part = pose_value_dim
         else:
-            self.pose_head = PoseHead(dim, attention_heads, pose_value_dim)
-        self.shape_head = ShapeHead(dim, attention_heads, shape_value_dim, NUM_PARTS, 10)
+            self.part_segmentation = PartSegmentation(width, part_hidden, NUM_PARTS)
+            of_part = times * width
+            self.pose_head = PoseHead(of_part, attention_heads, pose_value_dim)
+        self.shape_head = ShapeHead(of_part, attention_heads, shape_value_dim, NUM_PARTS, 10)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
@@ -172,26 +173,23 @@ class ArtEqNetwork(nn.Module):
             segmentation: (B, N, 22) to gather the parts' features with, instead of the one found.
         """
         support, features = self.encoder(points)
-        index, weights = three_nearest(points, support)
-        rotations = self.encoder.rotations
-        if self.context is not None:
+        near, rotations = three_nearest(points, support), self.encoder.rotations
+        if self.context is None:
+            invariant = interpolate(features.mean(2), *near)
+        else:
             centre = points.mean(1, keepdim=True)
             places = points - centre
-            features = self.context(features, support - centre, rotations)
-            features = self.context.refine(interpolate(features, index, weights), places, rotations)
+            features = self.context(features, support - centre, places, near, rotations)
             invariant = torch.cat([features.mean(2), features.amax(2)], -1)
-        else:
-            invariant = interpolate(features.mean(2), index, weights)
         logits = self.part_segmentation(invariant)
         found = logits.softmax(-1)
-        shares = F.normalize(found if segmentation is None else segmentation, p=1.0, dim=1)
+        shares = F.normalize(found if segmentation is None else segmentation, p=1.0, dim=1)  # of the points in a part
         if self.context is None:
             # The mean over points of interpolated features is one over the support points: features of all points
             # and rotations are never made.
-            shares = spread(shares, index, weights, features.shape[1])
-        parts = (shares.mT @ features.flatten(2)).unflatten(2, tuple(features.shape[2:]))
-        if self.context is not None:
-            parts = torch.cat([parts, in_frames(shares.mT @ places, rotations)], -1)
+            parts = _weighted(features, spread(shares, *near, features.shape[1]))
+        else:
+            parts = torch.cat([_weighted(features, shares), in_frames(shares.mT @ places, rotations)], -1)
         if self.kinematic_cond:
             parts = torch.cat([parts[:, list(PARENTS)], parts], -1)
         if isinstance(self.pose_head, FramePoseHead):
@@ -199,3 +197,8 @@ class ArtEqNetwork(nn.Module):
         else:
             pose = self.pose_head(parts, rotations)
         return ArtEqOutput(found, pose, self.shape_head(parts.mean(2)), logits)
+
+
+def _weighted(features: Tensor, shares: Tensor) -> Tensor:
+    """Features (B, S, A, C) summed with the shares (B, S, J) -> (B, J, A, C)."""
+    return (shares.mT @ features.flatten(2)).unflatten(2, features.shape[2:])
