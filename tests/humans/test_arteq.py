@@ -7,6 +7,7 @@ import json
 import pickle
 import sys
 import tarfile
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,35 @@ def test_training_improves(name: str, factor: float, tmp_path: Path) -> None:
     assert after["test/v2v"] < factor * before["test/v2v"]
     assert after["test/part_accuracy"] > before["test/part_accuracy"] + 0.06
     assert {f"test/v2v_{condition}" for condition in CONDITIONS[1:]} <= after.keys()
+
+
+def test_shipped_weights_reproduce_their_errors(tmp_path: Path) -> None:
+    """On the people they were tested on, whose clouds are sampled anew."""
+    name = "humans/arteq-standin"
+    module = zoo.load_pretrained(name)
+    found = trainer(tmp_path).test(module, BodyClouds(points=256), verbose=False)[0]
+    recorded = zoo.pretrained.get_entry(name).metrics
+    for condition in CONDITIONS:
+        suffix = f"_{condition}" if condition else ""
+        assert found[f"test/v2v{suffix}"] == pytest.approx(recorded[f"test/v2v{suffix}"], rel=0.02)
+    assert found["test/v2v_rotated"] < 8.0
+    assert found["test/v2v_rotated"] == pytest.approx(found["test/v2v"], rel=0.2)
+
+
+def test_the_rate_rises_and_falls(tmp_path: Path) -> None:
+    module = small(schedule="cosine", lr=1e-3)
+    rates: list[float] = []
+
+    class Recorder(pl.Callback):
+        def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+            rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    trainer(tmp_path, max_steps=20, max_epochs=2, limit_val_batches=0, callbacks=[Recorder()]).fit(
+        module, data(bodies=80, batch_size=8)
+    )
+    assert rates[:2] == [pytest.approx(0.5e-3), pytest.approx(1e-3)]
+    assert all(above > below for above, below in pairwise(rates[1:]))
+    assert rates[-1] < 1e-8
 
 
 def test_official_options_of_training(batch: CloudBatch, tmp_path: Path) -> None:

@@ -214,7 +214,7 @@ class CloudRegression(ZooModule):
         truth = self._truth(self.body, part)  # type: ignore[arg-type]
         found = self._state(self.body, output["pose"][:count], output["betas"][:count])
         errors = 100 * (found.vertices - truth.vertices).norm(dim=-1).mean(1)
-        names = [CONDITIONS[int(number)].replace("_", ", ") or "as trained" for number in part["condition"]]
+        names = [CONDITIONS[int(number)].replace("_", ", ") or "upright" for number in part["condition"]]
         drawn = figures.clouds(
             part["points"].cpu().numpy(),
             part["labels"].cpu().numpy(),
