@@ -21,6 +21,7 @@ from torch import Tensor
 import zoo
 from zoo.data import dfaust
 from zoo.data.body_clouds import CONDITIONS, BodyClouds, CloudBatch
+from zoo.data.loading import EpochIndex
 from zoo.errors import ConfigError, DataError
 from zoo.humans import render
 from zoo.humans.arteq.group import rotation_group
@@ -90,6 +91,11 @@ def test_an_epoch_s_clouds_are_its_own_and_can_be_had_again() -> None:
 
     assert torch.equal(first(1), first(1))
     assert not torch.equal(first(0), first(1))
+
+
+def test_an_evaluation_s_clouds_are_the_same_in_every_epoch() -> None:
+    bodies = data().test_dataloader().dataset
+    assert bodies[EpochIndex(3, 0)]["seed"] == bodies[EpochIndex(3, 4)]["seed"] == bodies[3]["seed"]
 
 
 def test_sampling_of_the_official_protocol() -> None:
