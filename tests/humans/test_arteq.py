@@ -94,7 +94,7 @@ def test_an_epoch_s_clouds_are_its_own_and_can_be_had_again() -> None:
 
 
 def test_an_evaluation_s_clouds_are_the_same_in_every_epoch() -> None:
-    bodies = data().test_dataloader().dataset
+    bodies: Any = data().test_dataloader().dataset
     assert bodies[EpochIndex(3, 0)]["seed"] == bodies[EpochIndex(3, 4)]["seed"] == bodies[3]["seed"]
 
 
