@@ -194,6 +194,8 @@ def test_prediction_from_a_scan(batch: CloudBatch, tmp_path: Path) -> None:
     np.save(tmp_path / "scan.npy", batch["points"][0].numpy() + shift)
     facts = module.predict_file(tmp_path / "scan.npy", tmp_path / "body.ply")
     assert facts["points"] == 128
+    module.hparams["scan_points"] = 100
+    assert module.predict_file(tmp_path / "scan.npy", tmp_path / "fewer.ply")["points"] == 100
     vertices, faces = read_mesh(tmp_path / "body.ply")
     assert faces.shape == tuple(module.body.faces.shape)
     assert np.abs(vertices.mean(0) - shift - batch["points"][0].numpy().mean(0)).max() < 0.6

@@ -423,9 +423,11 @@ def test_settings_that_do_not_belong_together() -> None:
         ArtEqNetwork(mlps=((8,), (8,)), radii=(0.1,))
 
 
-@pytest.mark.parametrize("kind", ["arteq", "pointnet"])
+@pytest.mark.parametrize("kind", ["arteq", "context", "pointnet"])
 def test_mixed_precision(kind: str) -> None:
-    network: Any = network_of("tetrahedral", "orbit").float() if kind == "arteq" else PointNet(part_dim=16)
+    network: Any = PointNet(part_dim=16)
+    if kind != "pointnet":
+        network = network_of("tetrahedral", "orbit", context=2 if kind == "context" else 0).float()
     points = torch.rand(2, 70, 3, generator=torch.Generator().manual_seed(9)) - 0.5
     plain = network(points)
     with torch.autocast("cpu", torch.bfloat16):

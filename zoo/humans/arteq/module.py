@@ -27,6 +27,8 @@ class ArtEq(CloudRegression):
         vertex_step: losses take every so many vertices.
         body: model file or folder, see `zoo.humans.body.load_body`; None for the stand-in.
         gender: of the body.
+        scan_points: how many points of a scan prediction takes, unless told otherwise; best about as many as in
+            training, where neighbours lie as far apart.
     """
 
     network: ArtEqNetwork
@@ -63,6 +65,7 @@ class ArtEq(CloudRegression):
         vertex_step: int = 1,
         body: str | None = None,
         gender: str = "neutral",
+        scan_points: int = 5000,
     ) -> None:
         weights = LossWeights(
             segmentation_weight,

@@ -227,20 +227,21 @@ class CloudRegression(ZooModule):
         return {"clouds": drawn}
 
     @torch.no_grad()
-    def predict_file(self, input: Path, output: Path, points: int = 5000, seed: int = 0) -> dict[str, Any]:
+    def predict_file(self, input: Path, output: Path, points: int | None = None, seed: int = 0) -> dict[str, Any]:
         """Finds the body in a scan of a person, in metres, wherever it stands and however it lies.
 
         Args:
             input: a ``.ply``, ``.obj``, ``.pcd``, ``.npy``, ``.npz`` or ``.xyz`` file; a mesh is sampled.
             output: a mesh file (``.ply``, ``.obj``, ``.glb``, ``.stl``). Beside it, ``<output>.json`` has pose, shape
                 and translation, ``<output>.parts.ply`` the points coloured by their parts.
-            points: at most so many are used.
+            points: at most so many are used; None for the model's ``scan_points``.
             seed: of their choice.
 
         Raises:
             DataError: the input can't be read or has too few points, or the output's suffix is none of these.
         """
-        cloud = torch.from_numpy(read_points(input, points, seed)).to(self.device)
+        count = self.hparams["scan_points"] if points is None else points
+        cloud = torch.from_numpy(read_points(input, count, seed)).to(self.device)
         centre = cloud.mean(0)
         found = self((cloud - centre)[None])
         state = self._state(self.body, found.pose, found.betas)
