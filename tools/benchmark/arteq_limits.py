@@ -88,11 +88,15 @@ def _estimates(module: CloudRegression) -> Iterator[tuple[str, Estimate]]:
 
         return estimate
 
+    def shapeless(batch: CloudBatch, truth: BodyState) -> tuple[Tensor, Tensor]:
+        return truth.rotations, torch.zeros_like(truth.betas)
+
     yield "the weights", found
     yield "... with true parts", of_true_parts
     yield "... with true orientation", oriented
     yield "... with true betas", shaped
     yield "... with true rotations", posed
     yield "training's mean pose, true orientation and betas", mean_pose
+    yield "truth, but betas of zero", shapeless
     yield "truth, each part turned by 10 degrees", turned(10.0)
     yield "truth, each part turned by 20 degrees", turned(20.0)
