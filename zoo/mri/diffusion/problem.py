@@ -65,9 +65,12 @@ class Problem:
 
 
 def problem_of(batch: KSpaceBatch, signal_scale: float) -> Problem:
-    """A batch in the sampler's units; a single coil has maps of ones."""
-    maps = batch["sensitivity_map"] if batch["masked_kspace"].shape[1] > 1 else None
-    return Problem.create(batch["masked_kspace"], batch["sampling_mask"], maps, signal_scale)
+    """A batch in the sampler's units; a single coil has maps of ones. Noise that the data do not tell is estimated."""
+    kspace, mask, noise = batch["masked_kspace"], batch["sampling_mask"], batch["noise"]
+    if noise.isnan().any():
+        noise = torch.where(noise.isnan(), estimate_noise(kspace, mask), noise)
+    maps = batch["sensitivity_map"] if kspace.shape[1] > 1 else None
+    return Problem.create(kspace, mask, maps, signal_scale, noise)
 
 
 def true_image(batch: KSpaceBatch, problem: Problem) -> Tensor:
