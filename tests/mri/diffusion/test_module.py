@@ -213,6 +213,16 @@ def test_training_pairs_agree_with_the_measurement(module: Any, coils: int) -> N
     assert problem.zero_filled.abs().max() == pytest.approx(2, rel=1e-5)
 
 
+def test_classical_methods_keep_their_precision() -> None:
+    module = zoo.create_model("mri/diffusion", **NETWORK, baselines=("l1-wavelet",))
+    data = PhantomKSpace((32, 32), 1, 1, 1, 1, 1, masks=("random",))
+    data.setup("test")
+    batch = next(iter(data.test_dataloader()))
+    with torch.autocast("cpu", torch.bfloat16):
+        half = module.baseline_images(batch)["l1-wavelet"]
+    torch.testing.assert_close(half, module.baseline_images(batch)["l1-wavelet"])
+
+
 def test_options_of_training(module: Any) -> None:
     data = PhantomKSpace((32, 32), 1, 2, 1, 1, 1)
     data.setup("fit")
