@@ -264,6 +264,14 @@ class TestFiles:
         with pytest.raises(DataError, match="should end in"):
             predict.main(self.options("out.txt"))
 
+    def test_maps_of_many_coils(self, saved: Any) -> None:
+        np.save("scan.npy", generate(3, "T2", (32, 32), 4, 1).kspace)
+        for maps in ("acs", "espirit"):
+            predict.main(self.options(f"{maps}.npz", "n_samples=1", "steps=2", f"maps={maps}", "noise=0.01"))
+        one, other = (np.load(f"{maps}.npz")["image"] for maps in ("acs", "espirit"))
+        assert one.shape == other.shape == (1, 32, 32)
+        assert not np.allclose(one, other)
+
     def test_a_stopped_prediction_goes_on(self, saved: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         predict.main(self.options("whole.npz", "steps=2"))
         original, seen = volume._sample, []

@@ -368,6 +368,7 @@ class DiffusionReconstructor(Reconstructor):
         steps: int | None = None,
         consistency: ConsistencyName | None = None,
         noise: float | None = None,
+        maps: MapsName = "acs",
         seed: int = 0,
     ) -> dict[str, Any]:
         """Samples images for a file of k-space; stopped, it goes on with the next slice when run again.
@@ -378,7 +379,7 @@ class DiffusionReconstructor(Reconstructor):
             output: .npz or .h5 with the magnitude of the mean ("image" or "reconstruction", (slices, H, W)),
                 "std", complex "samples" (slices, K, H, W), "residual" (slices, K) and "noise" (slices,), in the
                 units of the input; .npy, .nii, .nii.gz or .png with the mean alone.
-            n_samples, sampler, steps, consistency, noise, seed: see `reconstruct`.
+            n_samples, sampler, steps, consistency, noise, seed: see `reconstruct`; maps: its `sensitivity_maps`.
 
         Raises:
             DataError: the input can't be read, is not undersampled, or the output's format is unknown.
@@ -397,6 +398,7 @@ class DiffusionReconstructor(Reconstructor):
             steps=steps,
             consistency=consistency,
             noise=noise,
+            maps=maps,
             seed=seed,
         )
 
