@@ -13,7 +13,7 @@ import zoo
 from zoo.data.kspace import KSpaceBatch, KSpaceSlices, ShapeSampler
 from zoo.data.loading import EpochIndex
 from zoo.errors import ConfigError, DataError
-from zoo.mri.fourier import ifft2
+from zoo.mri.fourier import fft2, ifft2
 from zoo.mri.hdf5 import write_calgary, write_fastmri
 from zoo.mri.masks import center_lines
 from zoo.mri.operators import rss
@@ -112,6 +112,7 @@ class TestSlices:
             "volume_max": (b,),
             "slice_no": (b,),
             "acceleration": (b,),
+            "noise": (b,),
         }
         assert {key: tuple(batch[key].shape) for key in shapes} == shapes  # type: ignore[literal-required]
         assert set(batch) == {*shapes, "filename"} == set(KSpaceBatch.__annotations__)
@@ -133,6 +134,22 @@ class TestSlices:
             )
         assert len(by_volume) == 4  # two volumes at two rates
         assert all(torch.equal(group[0], mask) for group in by_volume.values() for mask in group)
+
+    @pytest.mark.parametrize("training", [False, True])
+    def test_a_clean_target_leaves_the_noise_in_what_is_measured(self, training: bool) -> None:
+        """The misfit of the target to the samples has the noise's level, which the batch tells; 0 otherwise."""
+        for clean in (True, False):
+            data = zoo.create_data("mri/phantom", **{**SMALL, "coils": 1}, snr=(20.0, 20.0), clean_target=clean)
+            data.setup("fit")
+            masks = data.train_masks if training else data.eval_masks
+            sample = KSpaceSlices(data.volumes["train"], data.preparation, masks, training, flip=True)[EpochIndex(1, 3)]
+            truth = fft2(sample["sensitivity_map"] * sample["image"])[sample["sampling_mask"]]
+            error = torch.view_as_real(sample["masked_kspace"][sample["sampling_mask"]] - truth)
+            assert float(error.std()) == pytest.approx(sample["noise"] if clean else 0, rel=0.08, abs=1e-4)
+            largest = max(
+                KSpaceSlices([v], data.preparation, masks[:1])[0]["volume_max"] for v in data.volumes["train"]
+            )
+            assert float(sample["target"].max()) * float(sample["scaling_factor"]) <= largest * 1.001
 
     def test_evaluation_does_not_depend_on_the_seed(self) -> None:
         one, other = (zoo.create_data("mri/phantom", **SMALL, seed=seed) for seed in (0, 1))

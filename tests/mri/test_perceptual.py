@@ -4,16 +4,57 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from tests.mri.diffusion.golden import load
 from zoo.errors import WeightsError
-from zoo.mri.perceptual import LPIPS, gmsd, lpips_distance
+from zoo.mri.perceptual import LPIPS, gmsd, haarpsi, lpips_distance
 
 VGG_CHANNELS = (64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)
 VGG_INDICES = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
 ALEXNET = {0: (64, 3, 11), 3: (192, 64, 5), 6: (384, 192, 3), 8: (256, 384, 3), 10: (256, 256, 3)}
+
+
+def test_haarpsi() -> None:
+    """1 for equal images, whatever their units; falls with noise; the whole formula once more in numpy."""
+    generator = torch.Generator().manual_seed(0)
+    target = torch.rand(2, 33, 24, generator=generator)
+    noise = torch.randn(2, 33, 24, generator=generator)
+    assert haarpsi(target, target).tolist() == pytest.approx([1, 1], abs=1e-5)
+    little, more = (haarpsi(target + level * noise, target) for level in (0.05, 0.2))
+    assert (more < little).all()
+    assert (little < 1).all()
+    torch.testing.assert_close(haarpsi(7 * (target + 0.2 * noise), 7 * target), more)
+    expected = haarpsi_by_loops((target + 0.2 * noise)[0].numpy(), target[0].numpy())
+    assert float(more[0]) == pytest.approx(expected, rel=1e-4)
+
+
+def haarpsi_by_loops(prediction: np.ndarray, target: np.ndarray) -> float:
+    def small(image: np.ndarray) -> np.ndarray:
+        image = 255 * image / target.max()
+        return np.array([[image[2 * i : 2 * i + 2, 2 * j : 2 * j + 2].mean() for j in range(12)] for i in range(16)])
+
+    def coefficient(image: np.ndarray, scale: int, i: int, j: int) -> float:
+        size = 2**scale
+        padded = np.pad(image, size)
+        top = i + size - size // 2 + 1
+        left = j + size - size // 2 + 1
+        patch = padded[top : top + size, left : left + size]
+        return abs(float(patch[size // 2 :].sum() - patch[: size // 2].sum())) / size
+
+    images = small(prediction), small(target)
+    total = weights = 0.0
+    for a, b in (images, (images[0].T, images[1].T)):
+        for i, j in np.ndindex(a.shape):
+            pairs = [(coefficient(a, s, i, j), coefficient(b, s, i, j)) for s in (1, 2, 3)]
+            likeness = np.mean([(2 * p * q + 30) / (p * p + q * q + 30) for p, q in pairs[:2]])
+            weight = max(pairs[2])
+            total += weight / (1 + np.exp(-4.2 * likeness))
+            weights += weight
+    mean = total / weights
+    return float((np.log(mean / (1 - mean)) / 4.2) ** 2)
 
 
 def test_lpips_of_features() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Literal, TypedDict, cast
 
 import numpy as np
@@ -42,6 +43,8 @@ class KSpaceBatch(TypedDict):
         slice_no: (B,) int64.
         acceleration: (B,) float32, the wanted acceleration.
         filename: B strings.
+        noise: (B,) float32, standard deviation of real and imaginary part of the samples of `masked_kspace`; NaN
+            where nobody knows.
     """
 
     masked_kspace: Tensor
@@ -58,6 +61,7 @@ class KSpaceBatch(TypedDict):
     slice_no: Tensor
     acceleration: Tensor
     filename: list[str]
+    noise: Tensor
 
 
 class KSpaceSlices(Dataset[dict[str, Any]]):
@@ -122,7 +126,11 @@ class KSpaceSlices(Dataset[dict[str, Any]]):
         kspace, padding = self.preparation.clean(raw, flip)
         height, width = kspace.shape[-2:]
         mask = function((height, width), seed)
-        prepared = self.preparation(kspace, padding, mask, raw.crop or (height, width))
+        truth = None
+        if raw.truth is not None:
+            truth, _ = self.preparation.clean(replace(raw, kspace=raw.truth), flip)
+        prepared = self.preparation(kspace, padding, mask, raw.crop or (height, width), truth)
+        noise = float("nan") if raw.noise is None else raw.noise / float(prepared["scaling_factor"])
         return {
             **prepared,
             "volume": v,
@@ -130,6 +138,7 @@ class KSpaceSlices(Dataset[dict[str, Any]]):
             "slice_no": s,
             "acceleration": np.float32(np.mean(function.accelerations)),
             "filename": volume.name,
+            "noise": np.float32(noise),
         }
 
 

@@ -28,6 +28,7 @@ class PhantomKSpace(KSpaceData):
         contrasts: which the volumes take in turns.
         test_contrasts: those of the test volumes, if others.
         snr: signal-to-noise ratios; each volume takes one from this range, see `zoo.mri.phantom.generate`.
+        clean_target: the noise is in what is measured alone, not in the target.
         masks, accelerations, center_fractions, eval_mask, flip, batch_size, eval_batch_size, num_workers: see
             `zoo.data.kspace.KSpaceData`.
         taper: see `zoo.mri.sensitivity.acs_maps`.
@@ -45,6 +46,7 @@ class PhantomKSpace(KSpaceData):
         contrasts: tuple[Contrast, ...] = CONTRASTS,
         test_contrasts: tuple[Contrast, ...] | None = None,
         snr: tuple[float, float] = (30.0, 30.0),
+        clean_target: bool = False,
         masks: tuple[Family, ...] = ("equispaced",),
         accelerations: tuple[float, ...] = (4.0, 8.0),
         center_fractions: tuple[float, ...] = (0.08, 0.04),
@@ -70,6 +72,7 @@ class PhantomKSpace(KSpaceData):
         )
         self.save_hyperparameters()
         self.size, self.coils, self.slices, self.snr = size, coils, slices, snr
+        self.clean_target = clean_target
         self.counts = {"train": train_volumes, "val": val_volumes, "test": test_volumes}
         self.contrasts = {"train": contrasts, "val": contrasts, "test": test_contrasts or contrasts}
 
@@ -82,6 +85,7 @@ class PhantomKSpace(KSpaceData):
             # The golden ratio's multiples spread over the range without clumps.
             snr = self.snr[0] + (self.snr[1] - self.snr[0]) * (number * 0.6180339887 % 1)
             scan = generate(words, contrasts[number % len(contrasts)], self.size, self.coils, self.slices, snr)
-            return ArrayVolume(scan.name, scan.kspace)
+            truth = scan.truth if self.clean_target else None
+            return ArrayVolume(scan.name, scan.kspace, truth=truth, noise=scan.noise)
 
         return [volume(number) for number in range(self.counts[name])]

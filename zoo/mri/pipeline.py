@@ -28,12 +28,17 @@ class RawSlice:
         mask: (H, W) boolean, what was sampled, if the acquisition was accelerated; None if it was not.
         unmeasured: (H, W) boolean, True where the scanner never measures (padding up to the matrix size).
         crop: (height, width) of the image that counts, around the centre.
+        truth: (C, H, W) complex64, the k-space without noise, if it is known, as in a simulation.
+        noise: standard deviation of real and imaginary part of every sample of `kspace`, if it is known, as from a
+            noise scan.
     """
 
     kspace: NDArray[np.complex64]
     mask: NDArray[np.bool_] | None = None
     unmeasured: NDArray[np.bool_] | None = None
     crop: tuple[int, int] | None = None
+    truth: NDArray[np.complex64] | None = None
+    noise: float | None = None
 
 
 class PreparedSlice(TypedDict):
@@ -134,20 +139,28 @@ class Preparation:
             kspace = kspace.masked_fill(padding, 0)
         return kspace, padding
 
-    def __call__(self, kspace: Tensor, padding: Tensor, mask: SamplingMask, crop: tuple[int, int]) -> PreparedSlice:
+    def __call__(
+        self,
+        kspace: Tensor,
+        padding: Tensor,
+        mask: SamplingMask,
+        crop: tuple[int, int],
+        truth: Tensor | None = None,
+    ) -> PreparedSlice:
         """A sample of cleaned k-space.
 
         Args:
             kspace, padding: as `clean` gives them.
             mask: what is (or is to be) sampled.
             crop: (height, width) of the image that counts.
+            truth: cleaned k-space that the target is made of; by default `kspace`, noise included.
         """
         sampled = torch.from_numpy(mask.mask)[None] & ~padding
         acs = torch.from_numpy(mask.acs)[None] & ~padding
         maps = acs_maps(kspace[None], acs[None], self.taper, self.centered, self.norm)[0]
         masked = torch.where(sampled, kspace, 0)
         scale = torch.ones(()) if self.percentile is None else scaling_factor(masked, self.percentile)
-        coil_images = self._ifft2(kspace / scale)
+        coil_images = self._ifft2((kspace if truth is None else truth) / scale)
         return {
             "masked_kspace": masked / scale,
             "sampling_mask": sampled,

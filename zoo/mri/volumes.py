@@ -62,7 +62,9 @@ class Volume(ABC):
     def _maximum(self) -> float:
         largest = 0.0
         for index in range(self.slices):
-            image = rss(ifft2(torch.from_numpy(self.read(index).kspace), self.centered))
+            raw = self.read(index)
+            kspace = raw.kspace if raw.truth is None else raw.truth
+            image = rss(ifft2(torch.from_numpy(kspace), self.centered))
             largest = max(largest, float(center_crop(image, *self.crop()).max()))
         return largest
 
@@ -74,16 +76,26 @@ class ArrayVolume(Volume):
         name: see `Volume`.
         kspace: (S, C, H, W) complex64.
         mask: (H, W) boolean if it is undersampled.
+        truth: (S, C, H, W) complex64 without noise, if known.
+        noise: see `zoo.mri.pipeline.RawSlice`.
     """
 
-    def __init__(self, name: str, kspace: NDArray[np.complex64], mask: NDArray[np.bool_] | None = None) -> None:
-        self.name, self.kspace, self.mask = name, kspace, mask
+    def __init__(
+        self,
+        name: str,
+        kspace: NDArray[np.complex64],
+        mask: NDArray[np.bool_] | None = None,
+        truth: NDArray[np.complex64] | None = None,
+        noise: float | None = None,
+    ) -> None:
+        self.name, self.kspace, self.mask, self.truth, self.noise = name, kspace, mask, truth, noise
         self.slices, *shape = kspace.shape
         self.shape = (shape[0], shape[1], shape[2])
 
     def read(self, index: int) -> RawSlice:
         """One slice."""
-        return RawSlice(self.kspace[index], self.mask, crop=self.crop())
+        truth = None if self.truth is None else self.truth[index]
+        return RawSlice(self.kspace[index], self.mask, crop=self.crop(), truth=truth, noise=self.noise)
 
 
 class Layout:

@@ -18,7 +18,7 @@ from zoo.engine.loggers import read_metrics
 from zoo.engine.run import train
 from zoo.errors import ConfigError, DataError
 from zoo.mri.diffusion import volume
-from zoo.mri.diffusion.problem import true_image
+from zoo.mri.diffusion.problem import scan_of, true_image
 from zoo.mri.fourier import fft2, ifft2
 from zoo.mri.hdf5 import write_fastmri
 from zoo.mri.masks import MaskFunction
@@ -132,7 +132,32 @@ def test_reconstruct(module: Any, coils: int, consistency: str) -> None:
     assert posterior.noise.tolist() == pytest.approx([0.01, 0.01])
 
 
-@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpm++"])
+def test_coil_maps(module: Any) -> None:
+    """ESPIRiT's explain a scan of many coils no worse than those of low resolution, and one coil needs none."""
+    kspace, mask = scan(4, 48)
+    acs, espirit = (problem_maps(kspace, mask, name) for name in ("acs", "espirit"))
+    full = torch.from_numpy(generate(0, "T2", (48, 48), 4, 2).kspace)
+
+    def unexplained(maps: torch.Tensor) -> float:
+        images = ifft2(full)
+        combined = (maps.conj() * images).sum(1, keepdim=True)
+        inside = maps.abs().sum(1, keepdim=True) > 0
+        return float(((maps * combined - images) * inside).norm() / images.norm())
+
+    assert unexplained(espirit) < unexplained(acs)
+    assert scan_of(*scan(), "espirit")[2] is None
+    one, other = (module.reconstruct(kspace, mask, maps, 2, steps=2) for maps in (None, "espirit"))
+    assert not torch.allclose(one.samples, other.samples)
+    torch.testing.assert_close(module.reconstruct(kspace, mask, acs, 2, steps=2).samples, one.samples)
+
+
+def problem_maps(kspace: torch.Tensor, mask: torch.Tensor, name: Any) -> torch.Tensor:
+    maps = scan_of(kspace, mask, name)[2]
+    assert maps is not None
+    return maps
+
+
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpm++", "sde-dpm++", "heun"])
 def test_hard_consistency_returns_the_data(module: Any, sampler: str) -> None:
     kspace, mask = scan()
     posterior = module.reconstruct(kspace, mask, sampler=sampler, consistency="hard", noise=1e-3)
@@ -163,6 +188,10 @@ def test_shapes_and_defaults(module: Any, capsys: pytest.CaptureFixture[str]) ->
     assert "sampling" in capsys.readouterr().err
     truth = module.reconstruct(kspace[0, 0], mask, steps=10, start=plain.mean, start_timestep=200)
     assert truth.samples.shape == plain.samples.shape
+    early = module.reconstruct(kspace[0, 0], mask, steps=10, start_timestep=200)
+    zero_filled = ifft2(torch.where(mask[:1], kspace[:1, 0], 0))
+    again = module.reconstruct(kspace[0, 0], mask, steps=10, start_timestep=200, start=zero_filled)
+    torch.testing.assert_close(early.samples, again.samples)
     with pytest.raises(ValueError, match="does not fit"):
         module.reconstruct(kspace, mask[:, :7])
 
@@ -182,6 +211,16 @@ def test_training_pairs_agree_with_the_measurement(module: Any, coils: int) -> N
     image = expand(problem.to_data(clean), operator.maps).abs().square().sum(1).sqrt()
     assert (image - batch["target"]).abs().max() < (1e-4 if coils == 1 else 0.5) * batch["target"].max()
     assert problem.zero_filled.abs().max() == pytest.approx(2, rel=1e-5)
+
+
+def test_classical_methods_keep_their_precision() -> None:
+    module = zoo.create_model("mri/diffusion", **NETWORK, baselines=("l1-wavelet",))
+    data = PhantomKSpace((32, 32), 1, 1, 1, 1, 1, masks=("random",))
+    data.setup("test")
+    batch = next(iter(data.test_dataloader()))
+    with torch.autocast("cpu", torch.bfloat16):
+        half = module.baseline_images(batch)["l1-wavelet"]
+    torch.testing.assert_close(half, module.baseline_images(batch)["l1-wavelet"])
 
 
 def test_options_of_training(module: Any) -> None:
@@ -224,6 +263,14 @@ class TestFiles:
         assert not list(Path().glob(".out*"))
         with pytest.raises(DataError, match="should end in"):
             predict.main(self.options("out.txt"))
+
+    def test_maps_of_many_coils(self, saved: Any) -> None:
+        np.save("scan.npy", generate(3, "T2", (32, 32), 4, 1).kspace)
+        for maps in ("acs", "espirit"):
+            predict.main(self.options(f"{maps}.npz", "n_samples=1", "steps=2", f"maps={maps}", "noise=0.01"))
+        one, other = (np.load(f"{maps}.npz")["image"] for maps in ("acs", "espirit"))
+        assert one.shape == other.shape == (1, 32, 32)
+        assert not np.allclose(one, other)
 
     def test_a_stopped_prediction_goes_on(self, saved: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         predict.main(self.options("whole.npz", "steps=2"))

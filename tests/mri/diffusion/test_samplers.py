@@ -19,7 +19,7 @@ from zoo.mri.diffusion.process import (
     predicted_x0,
     training_target,
 )
-from zoo.mri.diffusion.samplers import DDIM, DDPM, DPMSolver, Sampler, posterior
+from zoo.mri.diffusion.samplers import DDIM, DDPM, DPMSolver, Heun, Sampler, SDEDPMSolver, posterior
 
 COSINE = NoiseSchedule.create("cosine")
 
@@ -195,3 +195,29 @@ def test_errors_fall_with_the_number_of_steps() -> None:
     for measured, reference in zip(ddim, (0.567, 0.276, 0.137, 0.055, 0.0139), strict=True):
         assert measured == pytest.approx(reference, rel=0.02)
     assert error(DPMSolver(), 20, "log-snr") < 0.2 * error(DDIM(), 20, "log-snr")
+
+
+def test_heun_is_of_second_order() -> None:
+    """Twice the evaluations divide its error by more than 3, and those of DDIM by 2."""
+    golden = load("samplers")
+    exact = golden["pf_ode_exact_x0"].double()
+
+    def error(sampler: Sampler, evaluations: int) -> float:
+        levels = sampler.plan(COSINE, evaluations, "log-snr")
+        assert evaluations - 4 < len(levels) <= evaluations
+        return float((chain(sampler, levels, golden)[-1] - exact).abs().max())
+
+    errors = [error(Heun(), n) for n in (17, 33, 65)]
+    assert errors[1] < errors[0] / 3
+    assert errors[2] < errors[1] / 3
+    assert errors[2] < 0.3 * error(DDIM(), 65)
+    assert [(x.timestep, x.is_last) for x in Heun().plan(COSINE, 3, "log-snr")] == [(999, False), (0, False), (0, True)]
+
+
+def test_first_step_of_the_sde_solver_is_that_of_ddpm() -> None:
+    golden = load("samplers")
+    x, x0 = golden["xT"].double(), golden["mu"].double()
+    noise = golden["noise"][0].double()
+    for level in COSINE.levels([999, 600, 200, 30]):
+        ours, theirs = (sampler.step(x, x0, level, lambda: noise) for sampler in (SDEDPMSolver(), DDPM()))
+        torch.testing.assert_close(ours, theirs)

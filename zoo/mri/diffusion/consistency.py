@@ -7,7 +7,7 @@ sigma in each of real and imaginary part. With one coil and |S| = 1, A A^H is th
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -46,6 +46,19 @@ class Measurement:
         energy = (error.real.square() + error.imag.square()).sum((1, 2, 3))
         mask = self.operator.mask.expand(len(self.kspace), 1, *self.kspace.shape[-2:])
         return energy / (2 * self.noise.square() * mask.sum((1, 2, 3)) * self.coils)
+
+    def redrawn(self, noise: Tensor) -> Measurement:
+        """The same scan with noise once more.
+
+        Samples that are made to agree with y itself do not spread where it was measured. Each in agreement with y
+        plus a draw of its noise, they spread as the data allow: for a Gaussian that is its posterior (Papandreou and
+        Yuille, NIPS 2010), whatever the network's estimate is there.
+
+        Args:
+            noise: (B, C, 2, H, W) standard normal.
+        """
+        drawn = torch.complex(noise[:, :, 0], noise[:, :, 1]) * self.noise.view(-1, 1, 1, 1)
+        return replace(self, kspace=self.kspace + self.operator.mask * drawn)
 
     def repeat(self, count: int) -> Measurement:
         """Each sample of the batch `count` times in a row."""
@@ -169,13 +182,16 @@ class Consistency:
     """What a sampler does to the image estimate of every step.
 
     Attributes:
-        name: "hard", "gradient" and "none" as the functions say; "soft" and "cg" weigh the estimate's error
-            against the measurement's noise, for one coil and for any number; "auto" is one of these two;
-            "noisy" acts on the state instead (`noisy_space`), and "dps" moves it against the gradient of
-            ||A x0(x_t) - y|| through the network (Chung et al., arXiv 2209.14687).
+        name: "hard", "gradient" and "none" as the functions say; "soft" and "cg" weigh the estimate's error against
+            the measurement's noise, for one coil and for any number, as if the estimate knew nothing of the data;
+            "auto" solves the same problem with the image's own variance for the estimate's error, so that all that
+            can be known from the data comes from them: it is meant for a measurement that is `redrawn` for each
+            sample, as `zoo.mri.diffusion.conditional.sample_posterior` does; "noisy" acts on the state instead
+            (`noisy_space`), and "dps" moves it against the gradient of ||A x0(x_t) - y|| through the network (Chung
+            et al., arXiv 2209.14687).
         data_std: standard deviation of real and imaginary part of the images, in the sampler's units.
         rate: of "gradient" and "dps".
-        iterations: of "cg".
+        iterations: of conjugate gradients.
     """
 
     name: ConsistencyName = "auto"
@@ -197,7 +213,8 @@ class Consistency:
             return hard(image, measurement)
         if self.name == "gradient":
             return gradient(image, measurement, self.rate)
-        ratio = (measurement.noise.square() / error_variance(alpha, self.data_std)).view(-1, 1, 1)
+        variance = self.data_std**2 if self.name == "auto" else error_variance(alpha, self.data_std)
+        ratio = (measurement.noise.square() / variance).view(-1, 1, 1)
         if self.name == "soft" or (self.name == "auto" and measurement.coils == 1):
             return gradient(image, measurement, 1 / (1 + ratio))
         return proximal(image, measurement, ratio, self.iterations)

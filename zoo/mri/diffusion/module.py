@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal
 
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor, nn
+from torch import Tensor
 from torchmetrics import MeanMetric
 
 from zoo.data.kspace import KSpaceBatch
 from zoo.errors import ConfigError
 from zoo.mri.baselines import BaselineName
 from zoo.mri.diffusion import figures
-from zoo.mri.diffusion.consistency import Consistency, ConsistencyName
+from zoo.mri.diffusion.conditional import Sampling, sample_posterior
+from zoo.mri.diffusion.consistency import ConsistencyName
 from zoo.mri.diffusion.network import DiffusionUNet
 from zoo.mri.diffusion.operator_network import DiffusionUDNO
-from zoo.mri.diffusion.posterior import (
-    Posterior,
-    coverage,
-    crps,
-    dispersion,
-    rank_correlation,
-    sparsification_error,
-)
-from zoo.mri.diffusion.problem import Problem, problem_of, true_image
+from zoo.mri.diffusion.posterior import Posterior
+from zoo.mri.diffusion.problem import MapsName, Problem, problem_of, scan_of, true_image
 from zoo.mri.diffusion.process import (
     Level,
     NoiseSchedule,
@@ -39,29 +33,17 @@ from zoo.mri.diffusion.process import (
     training_target,
 )
 from zoo.mri.diffusion.process import Schedule as NoiseScheduleName
-from zoo.mri.diffusion.samplers import SamplerName, create_sampler
-from zoo.mri.diffusion.sampling import Denoiser, Progress, SeededNoise, sample
+from zoo.mri.diffusion.samplers import SamplerName
+from zoo.mri.diffusion.sampling import Denoiser
+from zoo.mri.diffusion.scores import SINGLE, PosteriorScores
 from zoo.mri.diffusion.sizes import Size, resolve_size
 from zoo.mri.diffusion.volume import predict_posterior
 from zoo.mri.fourier import Norm, fft2
-from zoo.mri.masks import find_acs
+from zoo.mri.metrics import psnr
 from zoo.mri.operators import expand, to_channels
-from zoo.mri.perceptual import LPIPS, gmsd
 from zoo.mri.reconstructor import Protocol, Reconstruction, Reconstructor, _cropped, _metrics
 from zoo.mri.schedule import Schedule
-from zoo.mri.sensitivity import acs_maps
 from zoo.registry import register_model
-
-SINGLE = "one-sample"
-STATISTICS = (
-    "residual",
-    "coverage",
-    "rank-correlation",
-    "sparsification-error",
-    "crps",
-    "measured-dispersion",
-    "unmeasured-dispersion",
-)
 
 
 class Sampled(Reconstruction):
@@ -72,13 +54,6 @@ class Sampled(Reconstruction):
     """
 
     posterior: Posterior
-
-
-class _Sampling(TypedDict):
-    sampler: SamplerName
-    steps: int
-    spacing: Spacing
-    consistency: ConsistencyName
 
 
 @register_model("mri/diffusion")
@@ -191,21 +166,11 @@ class DiffusionReconstructor(Reconstructor):
         self.prediction, self.signal_scale = prediction, signal_scale
         self.min_snr_gamma, self.condition_dropout = min_snr_gamma, condition_dropout
         self.process = NoiseSchedule.create(noise_schedule, diffusion_steps, zero_terminal_snr)
-        self.sampling: _Sampling = {
-            "sampler": sampler,
-            "steps": steps,
-            "spacing": spacing,
-            "consistency": consistency,
-        }
+        self.sampling = Sampling(sampler, steps, spacing, consistency)
         self.n_samples = n_samples
         self.val_loss = MeanMetric()
-        # Not a part of the module, whose weights are its own.
-        self._lpips = [LPIPS(lpips_backbone, lpips_heads)] if lpips_backbone and lpips_heads else []
-        self.perceptual = nn.ModuleDict(
-            {f"{method}{name}": MeanMetric() for method in ("", f"{SINGLE}/") for name in ("gmsd", "lpips")}
-        )
+        self.scores = PosteriorScores(lpips_backbone, lpips_heads)
         self.test_metrics[SINGLE] = _metrics(protocol, tuple(self.test_metrics["network"]))  # type: ignore[arg-type]
-        self.statistics = nn.ModuleDict({name: MeanMetric() for name in STATISTICS})
 
     @property
     def centered(self) -> bool:
@@ -282,7 +247,7 @@ class DiffusionReconstructor(Reconstructor):
 
     def sample_batch(self, batch: KSpaceBatch, n_samples: int, **sampling: Any) -> Posterior:
         """Samples for a batch in its scaled units; `sampling` as of `reconstruct`."""
-        return self._sample(self.problem(batch), n_samples, _keys(batch), **sampling)
+        return self._sample(self.problem(batch), n_samples, _keys(batch), replace(self.sampling, **sampling))
 
     def images(self, batch: KSpaceBatch) -> list[Tensor]:
         """Magnitude of the mean of the samples."""
@@ -299,9 +264,8 @@ class DiffusionReconstructor(Reconstructor):
         images = {"network": posterior.image, **self.baseline_images(batch), SINGLE: posterior.samples[:, 0].abs()}
         for method, image in images.items():
             self._update(self.test_metrics[method], image, batch)
-        self._update_statistics(posterior, batch)
-        self._update_perceptual("", posterior.image, batch)
-        self._update_perceptual(f"{SINGLE}/", posterior.samples[:, 0].abs(), batch)
+        height, width = batch["crop"][0].tolist()
+        self.scores.update(posterior, batch["target"], batch["sampling_mask"][:, 0], (height, width))
         scale = batch["scaling_factor"].view(-1, 1, 1)
         scaled = {method: image * scale for method, image in images.items() if method != "network"}
         in_data_units = Posterior(posterior.samples * scale.unsqueeze(1), posterior.residual, posterior.noise)
@@ -314,49 +278,17 @@ class DiffusionReconstructor(Reconstructor):
         scaled = Posterior(posterior.samples * scale.unsqueeze(1), posterior.residual, posterior.noise)
         return {"image": scaled.image, "baselines": {}, "posterior": scaled}
 
-    def _update_statistics(self, posterior: Posterior, batch: KSpaceBatch) -> None:
-        values = {"residual": posterior.residual}
-        if posterior.samples.shape[1] > 1:
-            target, image, std = (_cropped(x, batch) for x in (batch["target"], posterior.image, posterior.std))
-            error = (image - target).abs()
-            magnitudes = posterior.samples.abs()
-            values["coverage"] = coverage(image, std, target)
-            values["rank-correlation"] = rank_correlation(std, error)
-            values["sparsification-error"] = sparsification_error(std, error)
-            values["crps"] = crps(torch.stack([_cropped(m, batch) for m in magnitudes.unbind(1)], 1), target)
-            mask = batch["sampling_mask"][:, 0]
-            values["measured-dispersion"], values["unmeasured-dispersion"] = dispersion(posterior.samples, mask)
-        for name, value in values.items():
-            metric = self.statistics[name]
-            assert isinstance(metric, MeanMetric)
-            metric.update(value)
-
-    def _update_perceptual(self, method: str, image: Tensor, batch: KSpaceBatch) -> None:
-        prediction, target = _cropped(image, batch), _cropped(batch["target"], batch)
-        values = {"gmsd": gmsd(prediction, target)}
-        for network in self._lpips:
-            values["lpips"] = network.to(self.device)(prediction, target)
-        for name, value in values.items():
-            metric = self.perceptual[f"{method}{name}"]
-            assert isinstance(metric, MeanMetric)
-            metric.update(value)
-
     def on_test_epoch_end(self) -> None:
         """Logs images' metrics and the statistics of the posterior."""
         super().on_test_epoch_end()
-        for prefix, metrics in (("test/posterior/", self.statistics), ("test/", self.perceptual)):
-            for name, metric in metrics.items():
-                assert isinstance(metric, MeanMetric)
-                if metric.update_called:
-                    self.log(f"{prefix}{name}", metric.compute())
-                metric.reset()
+        for name, value in self.scores.compute():
+            self.log(f"test/{name}", value)
 
-    @torch.no_grad()
     def reconstruct(
         self,
         kspace: Tensor,
         mask: Tensor,
-        sensitivity_maps: Tensor | None = None,
+        sensitivity_maps: Tensor | MapsName | None = None,
         n_samples: int | None = None,
         sampler: SamplerName | None = None,
         steps: int | None = None,
@@ -378,18 +310,20 @@ class DiffusionReconstructor(Reconstructor):
             kspace: (B, C, H, W) complex, or (B, H, W) or (H, W) of one coil, 0 where not sampled, with its
                 origin at index n // 2, in any units.
             mask: boolean, broadcastable to (B, 1, H, W), True where sampled.
-            sensitivity_maps: (B, C, H, W) complex; by default ones for one coil, otherwise made from the
-                fully sampled centre.
+            sensitivity_maps: (B, C, H, W) complex, or how to make them from the fully sampled centre: "acs" for
+                maps of its low resolution, which is the default, or "espirit"; those of one coil are 1.
             n_samples: K.
-            sampler: "ddpm", "ddim" or "dpm++".
+            sampler: "ddpm", "ddim", "dpm++", "sde-dpm++" or "heun".
             steps: network evaluations for each sample.
             consistency: see `zoo.mri.diffusion.consistency.Consistency`.
             spacing: of the steps, see `zoo.mri.diffusion.process.NoiseSchedule.timesteps`.
             eta: of DDIM.
             noise: standard deviation of real and imaginary part of the samples of k-space, in its units; by
                 default it is estimated. 0 makes the default consistency exact.
-            start: (B, H, W) complex image in the units of the data to start from, at `start_timestep`.
-            start_timestep: skip the steps of higher noise; by default none if there is a `start`.
+            start: (B, H, W) complex image in the units of the data to start from, with noise on it; by default
+                pure noise, or the zero-filled image if there is a `start_timestep`.
+            start_timestep: skip the steps of higher noise (Chung et al., "Come-Closer-Diffuse-Faster", CVPR
+                2022); by default none.
             rederive: see `zoo.mri.diffusion.sampling.sample`.
             rate: of the consistencies "gradient" and "dps".
             seed: of the samples.
@@ -400,28 +334,11 @@ class DiffusionReconstructor(Reconstructor):
         Raises:
             ValueError: the shapes do not fit.
         """
-        while kspace.ndim < 4:
-            kspace = kspace.unsqueeze(1 if kspace.ndim == 3 else 0)
-        if mask.shape[-1] not in (1, kspace.shape[-1]) or (
-            mask.ndim > 1 and mask.shape[-2] not in (1, kspace.shape[-2])
-        ):
-            raise ValueError(f"A mask {tuple(mask.shape)} does not fit k-space {tuple(kspace.shape)}")
-        kspace, mask = kspace.to(self.device, torch.complex64), mask.to(self.device).bool()
-        while mask.ndim < 4:
-            mask = mask.unsqueeze(1 if mask.ndim == 3 else 0)
-        mask = mask.expand(len(kspace), 1, *kspace.shape[-2:])
-        kspace = torch.where(mask, kspace, 0)
-        if sensitivity_maps is None and kspace.shape[1] > 1:
-            acs = torch.stack([torch.from_numpy(find_acs(m[0].cpu().numpy())) for m in mask]).unsqueeze(1)
-            sensitivity_maps = acs_maps(kspace, acs.to(self.device))
-        elif sensitivity_maps is not None:
-            sensitivity_maps = sensitivity_maps.to(self.device, torch.complex64)
-        problem = Problem.create(kspace, mask, sensitivity_maps, self.signal_scale, noise)
-        given = {"sampler": sampler, "steps": steps, "consistency": consistency, "spacing": spacing}
-        return self._sample(
-            problem,
-            n_samples or self.n_samples,
-            [(index,) for index in range(len(kspace))] if keys is None else keys,
+        scan = scan_of(kspace.to(self.device), mask.to(self.device), sensitivity_maps)
+        problem = Problem.create(*scan, self.signal_scale, noise)
+        given: dict[str, Any] = {"sampler": sampler, "steps": steps, "consistency": consistency, "spacing": spacing}
+        how = replace(
+            self.sampling,
             eta=eta,
             start=None if start is None else start.to(self.device) / problem.scale.view(-1, 1, 1),
             start_timestep=start_timestep,
@@ -431,46 +348,11 @@ class DiffusionReconstructor(Reconstructor):
             progress=progress,
             **{key: value for key, value in given.items() if value is not None},
         )
+        keys = [(index,) for index in range(len(problem.scale))] if keys is None else keys
+        return self._sample(problem, n_samples or self.n_samples, keys, how)
 
-    @torch.no_grad()
-    def _sample(
-        self,
-        problem: Problem,
-        n_samples: int,
-        keys: Sequence[tuple[int, ...]],
-        eta: float = 0.0,
-        start: Tensor | None = None,
-        start_timestep: int | None = None,
-        rederive: bool = False,
-        rate: float = 1.0,
-        seed: int = 0,
-        progress: bool = False,
-        **sampling: Any,
-    ) -> Posterior:
-        how: _Sampling = {**self.sampling, **sampling}  # type: ignore[typeddict-item]
-        timesteps = self.process.timesteps(how["steps"], how["spacing"])
-        if start_timestep is not None:
-            timesteps = [t for t in timesteps if t <= start_timestep] or [start_timestep]
-        shape = (2, *problem.zero_filled.shape[-2:])
-        seeds = [(seed, k, *key) for key in keys for k in range(n_samples)]
-        measurement = problem.measurement.repeat(n_samples)
-        with _bar(progress) as callback:
-            images = sample(
-                self.denoiser(problem, n_samples),
-                measurement,
-                self.process.levels(timesteps),
-                create_sampler(how["sampler"], eta),
-                Consistency(how["consistency"], data_std=self.signal_scale / 4, rate=rate),
-                SeededNoise(seeds, shape, problem.zero_filled.device),
-                start=None if start is None else start.repeat_interleave(n_samples, dim=0),
-                rederive=rederive,
-                callback=callback,
-            )
-        return Posterior(
-            problem.to_data(images.unflatten(0, (-1, n_samples))),
-            measurement.residual(images).unflatten(0, (-1, n_samples)),
-            problem.measurement.noise * problem.scale,
-        )
+    def _sample(self, problem: Problem, n_samples: int, keys: Sequence[tuple[int, ...]], how: Sampling) -> Posterior:
+        return sample_posterior(self.denoiser, self.process, problem, n_samples, keys, how, self.signal_scale / 4)
 
     def predict_file(
         self,
@@ -486,6 +368,7 @@ class DiffusionReconstructor(Reconstructor):
         steps: int | None = None,
         consistency: ConsistencyName | None = None,
         noise: float | None = None,
+        maps: MapsName = "acs",
         seed: int = 0,
     ) -> dict[str, Any]:
         """Samples images for a file of k-space; stopped, it goes on with the next slice when run again.
@@ -496,7 +379,7 @@ class DiffusionReconstructor(Reconstructor):
             output: .npz or .h5 with the magnitude of the mean ("image" or "reconstruction", (slices, H, W)),
                 "std", complex "samples" (slices, K, H, W), "residual" (slices, K) and "noise" (slices,), in the
                 units of the input; .npy, .nii, .nii.gz or .png with the mean alone.
-            n_samples, sampler, steps, consistency, noise, seed: see `reconstruct`.
+            n_samples, sampler, steps, consistency, noise, seed: see `reconstruct`; maps: its `sensitivity_maps`.
 
         Raises:
             DataError: the input can't be read, is not undersampled, or the output's format is unknown.
@@ -515,6 +398,7 @@ class DiffusionReconstructor(Reconstructor):
             steps=steps,
             consistency=consistency,
             noise=noise,
+            maps=maps,
             seed=seed,
         )
 
@@ -536,8 +420,6 @@ class DiffusionReconstructor(Reconstructor):
 
     def _by_steps(self, batch: KSpaceBatch) -> dict[str, list[tuple[int, float, float]]]:
         """Sampler -> (steps, PSNR of the mean of the samples, of a single one), mean over slices."""
-        from zoo.mri.metrics import psnr
-
         curves: dict[str, list[tuple[int, float, float]]] = {}
         target = _cropped(batch["target"], batch)
         samplers: tuple[SamplerName, ...] = ("dpm++", "ddim")
@@ -561,17 +443,3 @@ def _keys(batch: KSpaceBatch) -> list[tuple[int, ...]]:
     """What names a slice and its acceleration, whatever batch it is in."""
     rates = (10 * batch["acceleration"]).round().long()
     return list(zip(batch["volume"].tolist(), batch["slice_no"].tolist(), rates.tolist(), strict=True))
-
-
-@contextlib.contextmanager
-def _bar(wanted: bool) -> Iterator[Callable[[Progress], None] | None]:
-    """Shows the steps of a sampler and the time left."""
-    if not wanted:
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import Progress as Bar
-
-    with Bar(console=Console(stderr=True)) as bar:
-        task = bar.add_task("sampling", total=None)
-        yield lambda state: bar.update(task, completed=state.step, total=state.steps)

@@ -276,6 +276,7 @@ class DiffusionUNet(nn.Module):
         if below or right:
             mode = "reflect" if below < height and right < width else "replicate"
             x = F.pad(x, (0, right, 0, below), mode=mode)
+        x = x.contiguous(memory_format=torch.channels_last)  # the convolutions' fast layout, on any device
         embedding = self.time_embed(timestep_embedding(timesteps, self.model_channels).to(x.dtype))
         skips: list[Tensor] = []
         for layer in self.input_blocks:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from zoo.data.kspace import KSpaceBatch
 from zoo.mri.diffusion.consistency import Measurement, estimate_noise
+from zoo.mri.masks import find_acs
 from zoo.mri.operators import SenseOperator, to_channels
+from zoo.mri.sensitivity import acs_maps, espirit
+
+MapsName = Literal["acs", "espirit"]
 
 
 @dataclass(frozen=True)
@@ -64,10 +69,46 @@ class Problem:
         return images * self.scale.view(-1, *[1] * (images.ndim - 1))
 
 
+def scan_of(kspace: Tensor, mask: Tensor, maps: Tensor | MapsName | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """What a user may give of a scan, in the shapes that `Problem.create` takes.
+
+    Args:
+        kspace: (B, C, H, W), or (B, H, W) or (H, W) of one coil.
+        mask: broadcastable to (B, 1, H, W), axes in front left out or not.
+        maps: (B, C, H, W), or how to make them from the fully sampled centre; None for "acs". One coil has none.
+
+    Returns:
+        k-space (B, C, H, W) complex64, 0 where not sampled, mask (B, 1, H, W) boolean, and maps or None.
+
+    Raises:
+        ValueError: the shapes do not fit.
+    """
+    while kspace.ndim < 4:
+        kspace = kspace.unsqueeze(1 if kspace.ndim == 3 else 0)
+    size = kspace.shape[-2:]
+    if mask.shape[-1] not in (1, size[1]) or (mask.ndim > 1 and mask.shape[-2] not in (1, size[0])):
+        raise ValueError(f"A mask {tuple(mask.shape)} does not fit k-space {tuple(kspace.shape)}")
+    while mask.ndim < 4:
+        mask = mask.unsqueeze(1 if mask.ndim == 3 else 0)
+    mask = mask.bool().expand(len(kspace), 1, *size)
+    kspace = torch.where(mask, kspace.to(torch.complex64), 0)
+    if isinstance(maps, Tensor):
+        return kspace, mask, maps.to(kspace)
+    if kspace.shape[1] == 1:
+        return kspace, mask, None
+    acs = torch.stack([torch.from_numpy(find_acs(m[0].cpu().numpy())) for m in mask]).unsqueeze(1).to(mask.device)
+    if maps == "espirit":
+        return kspace, mask, espirit(kspace, acs)
+    return kspace, mask, acs_maps(kspace, acs)
+
+
 def problem_of(batch: KSpaceBatch, signal_scale: float) -> Problem:
-    """A batch in the sampler's units; a single coil has maps of ones."""
-    maps = batch["sensitivity_map"] if batch["masked_kspace"].shape[1] > 1 else None
-    return Problem.create(batch["masked_kspace"], batch["sampling_mask"], maps, signal_scale)
+    """A batch in the sampler's units; a single coil has maps of ones. Noise that the data do not tell is estimated."""
+    kspace, mask, noise = batch["masked_kspace"], batch["sampling_mask"], batch["noise"]
+    if noise.isnan().any():
+        noise = torch.where(noise.isnan(), estimate_noise(kspace, mask), noise)
+    maps = batch["sensitivity_map"] if kspace.shape[1] > 1 else None
+    return Problem.create(kspace, mask, maps, signal_scale, noise)
 
 
 def true_image(batch: KSpaceBatch, problem: Problem) -> Tensor:

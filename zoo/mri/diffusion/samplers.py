@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Literal
 
 from torch import Tensor
 
-from zoo.mri.diffusion.process import Level, predicted_noise
+from zoo.mri.diffusion.process import Level, NoiseSchedule, Spacing, predicted_noise
 
-SamplerName = Literal["ddpm", "ddim", "dpm++"]
+SamplerName = Literal["ddpm", "ddim", "dpm++", "sde-dpm++", "heun"]
 Draw = Callable[[], Tensor]
 
 
@@ -25,6 +26,10 @@ class Sampler(ABC):
     def reset(self) -> None:
         """Forgets the chain."""
         return
+
+    def plan(self, process: NoiseSchedule, steps: int, spacing: Spacing) -> list[Level]:
+        """The levels of a chain of `steps` network evaluations."""
+        return process.levels(process.timesteps(steps, spacing))
 
     @abstractmethod
     def step(self, x: Tensor, x0: Tensor, level: Level, draw: Draw) -> Tensor:
@@ -129,6 +134,69 @@ class DPMSolver(Sampler):
         return state
 
 
+class SDEDPMSolver(Sampler):
+    """The second-order multistep solver of the reverse SDE; Lu et al., arXiv 2211.01095, appendix B (SDE-DPM-Solver++).
+
+    It draws new noise in every step, which forgets the errors of earlier ones.
+    """
+
+    def __init__(self) -> None:
+        self.previous: tuple[float, Tensor] | None = None  # (lambda, x0)
+
+    def reset(self) -> None:
+        """Forgets the chain."""
+        self.previous = None
+
+    def step(self, x: Tensor, x0: Tensor, level: Level, draw: Draw) -> Tensor:
+        """See `Sampler.step`."""
+        if level.is_last:
+            return x0
+        if level.alpha == 0:
+            return DDIM(1.0).step(x, x0, level, draw)
+        here, there = half_log_snr(level.alpha), half_log_snr(level.next_alpha)
+        h = there - here
+        estimate = x0
+        if self.previous is not None:
+            before, image = self.previous
+            estimate = x0 + 0.5 * h / (here - before) * (x0 - image)
+        self.previous = (here, x0)
+        renewed = -math.expm1(-2 * h)
+        rest = 1 - level.next_alpha
+        kept = math.sqrt(rest / (1 - level.alpha)) * math.exp(-h) * x
+        return kept + math.sqrt(level.next_alpha) * renewed * estimate + math.sqrt(rest * renewed) * draw()
+
+
+class Heun(Sampler):
+    """Heun's rule for the deterministic flow: a step of DDIM, made again with the mean of the estimates at both ends.
+
+    As DDIM does, it solves the part that is linear in x exactly. Karras et al., arXiv 2206.00364, use the rule over
+    sigma, which does not reach as far as the first levels of these schedules. Every level but the first and the last
+    costs two evaluations: one to correct the step that led to it, one to leave.
+    """
+
+    def __init__(self) -> None:
+        self.left: tuple[Level, Tensor, Tensor] | None = None  # where the step began, x and x0 there
+
+    def reset(self) -> None:
+        """Forgets the chain."""
+        self.left = None
+
+    def plan(self, process: NoiseSchedule, steps: int, spacing: Spacing) -> list[Level]:
+        """See `Sampler.plan`; an even number of steps leaves one unused."""
+        first, *rest = super().plan(process, (steps + 1) // 2, spacing)
+        return [first, *(visit for level in rest for visit in (replace(level, next_alpha=level.alpha), level))]
+
+    def step(self, x: Tensor, x0: Tensor, level: Level, draw: Draw) -> Tensor:
+        """See `Sampler.step`; draws nothing. A level that leads to itself corrects the step before."""
+        if level.next_alpha > level.alpha:
+            self.left = (level, x, x0)
+            return DDIM().step(x, x0, level, draw)
+        if self.left is None:  # the chain starts here: there is nothing to correct
+            return x
+        begin, state, estimate = self.left
+        return DDIM().step(state, (estimate + x0) / 2, begin, draw)
+
+
 def half_log_snr(alpha: float) -> float:
     """lambda = 1/2 ln(abar / (1 - abar))."""
     return 0.5 * (math.log(alpha) - math.log1p(-alpha))
@@ -138,9 +206,9 @@ def create_sampler(name: SamplerName, eta: float = 0.0) -> Sampler:
     """A sampler by name.
 
     Args:
-        name: "ddpm", "ddim" or "dpm++" (second order).
+        name: "ddpm", "ddim", "dpm++" or "sde-dpm++" (second order), or "heun".
         eta: of DDIM.
     """
-    if name == "ddpm":
-        return DDPM()
-    return DDIM(eta) if name == "ddim" else DPMSolver()
+    if name == "ddim":
+        return DDIM(eta)
+    return {"ddpm": DDPM, "dpm++": DPMSolver, "sde-dpm++": SDEDPMSolver, "heun": Heun}[name]()

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from zoo.errors import DataError
 from zoo.files import atomic_path, write_json
+from zoo.mri.diffusion.problem import MapsName
 from zoo.mri.masks import SamplingMask
 from zoo.mri.operators import center_crop
 from zoo.mri.pipeline import Preparation, RawSlice
@@ -99,7 +100,12 @@ def _take_up(folder: Path, work: dict[str, Any]) -> Path:
 
 
 def _sample(
-    module: DiffusionReconstructor, volume: FileVolume, index: int, mask: SamplingMask, **sampling: Any
+    module: DiffusionReconstructor,
+    volume: FileVolume,
+    index: int,
+    mask: SamplingMask,
+    maps: MapsName = "acs",
+    **sampling: Any,
 ) -> dict[str, NDArray[Any]]:
     raw = volume.read(index)
     preparation = Preparation(percentile=None)
@@ -108,7 +114,7 @@ def _sample(
     posterior = module.reconstruct(
         prepared["masked_kspace"][None],
         prepared["sampling_mask"][None],
-        prepared["sensitivity_map"][None] if len(kspace) > 1 else None,
+        prepared["sensitivity_map"][None] if maps == "acs" and len(kspace) > 1 else maps,
         keys=[(index,)],
         **sampling,
     )

@@ -52,6 +52,7 @@ class PhantomVolume:
         labels: (S, 2H, 2W) uint8 of `Tissue`, at twice the resolution.
         contrast: of the sequence.
         noise: standard deviation of real and imaginary part of every sample.
+        truth: `kspace` without the noise.
     """
 
     name: str
@@ -59,6 +60,7 @@ class PhantomVolume:
     labels: NDArray[np.uint8]
     contrast: Contrast
     noise: float
+    truth: NDArray[np.complex64]
 
 
 def signal(contrast: Contrast) -> NDArray[np.float64]:
@@ -113,9 +115,9 @@ def generate(
         white.append(_mean_rss(coil_images, labels[index] == Tissue.WHITE_MATTER))
         kspace[index] = _truncated_spectrum(coil_images, shape)
     noise = float(np.mean(white)) / snr
-    kspace += noise * _noise(of_noise, kspace.shape)
+    measured = kspace + noise * _noise(of_noise, kspace.shape)
     name = f"phantom_{contrast}_{'-'.join(map(str, words))}.h5"
-    return PhantomVolume(name, kspace, labels, contrast, noise)
+    return PhantomVolume(name, measured.astype(np.complex64, copy=False), labels, contrast, noise, kspace)
 
 
 def _mean_rss(coil_images: NDArray[np.complex64], where: NDArray[np.bool_]) -> float:

@@ -1,0 +1,103 @@
+"""Samples from the posterior of a `Problem`: which steps, from which start, with which seeds."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from zoo.mri.diffusion.consistency import Consistency, ConsistencyName
+from zoo.mri.diffusion.posterior import Posterior
+from zoo.mri.diffusion.problem import Problem
+from zoo.mri.diffusion.process import NoiseSchedule, Spacing
+from zoo.mri.diffusion.samplers import SamplerName, create_sampler
+from zoo.mri.diffusion.sampling import Denoiser, Progress, SeededNoise, sample
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to sample. Attributes as the arguments of `zoo.mri.diffusion.module.DiffusionReconstructor.reconstruct`,
+    but for `start`, which is in the sampler's units.
+    """
+
+    sampler: SamplerName = "dpm++"
+    steps: int = 10
+    spacing: Spacing = "log-snr"
+    consistency: ConsistencyName = "auto"
+    eta: float = 0.0
+    start: Tensor | None = None
+    start_timestep: int | None = None
+    rederive: bool = False
+    rate: float = 1.0
+    seed: int = 0
+    progress: bool = False
+
+
+@torch.no_grad()
+def sample_posterior(
+    denoiser: Callable[[Problem, int], Denoiser],
+    process: NoiseSchedule,
+    problem: Problem,
+    n_samples: int,
+    keys: Sequence[tuple[int, ...]],
+    how: Sampling,
+    data_std: float,
+) -> Posterior:
+    """Samples in the units of the data.
+
+    Args:
+        denoiser: gives the image estimate's function for a problem, each of its slices so many times in a row.
+        process: that the denoiser was trained for.
+        problem: B slices.
+        n_samples: K, of each slice.
+        keys: one of each slice, which with the seed makes its samples independent of the batch.
+        how: to sample.
+        data_std: standard deviation of real and imaginary part of images in the sampler's units.
+    """
+    sampler = create_sampler(how.sampler, how.eta)
+    levels = sampler.plan(process, how.steps, how.spacing)
+    start = how.start
+    if how.start_timestep is not None:
+        first = process.levels([how.start_timestep])
+        levels = [level for level in levels if level.timestep <= how.start_timestep] or first
+        start = problem.zero_filled if start is None else start
+    seeds = [(how.seed, k, *key) for key in keys for k in range(n_samples)]
+    shape = (2, *problem.zero_filled.shape[-2:])
+    measurement = guide = problem.measurement.repeat(n_samples)
+    if how.consistency == "auto":
+        draw = SeededNoise([(*seed, 1) for seed in seeds], (measurement.coils, *shape), measurement.noise.device)
+        guide = measurement.redrawn(draw())
+    with _bar(how.progress) as callback:
+        images = sample(
+            denoiser(problem, n_samples),
+            guide,
+            levels,
+            sampler,
+            Consistency(how.consistency, data_std=data_std, rate=how.rate),
+            SeededNoise(seeds, shape, problem.zero_filled.device),
+            start=None if start is None else start.repeat_interleave(n_samples, dim=0),
+            rederive=how.rederive,
+            callback=callback,
+        )
+    return Posterior(
+        problem.to_data(images.unflatten(0, (-1, n_samples))),
+        measurement.residual(images).unflatten(0, (-1, n_samples)),
+        problem.measurement.noise * problem.scale,
+    )
+
+
+@contextlib.contextmanager
+def _bar(wanted: bool) -> Iterator[Callable[[Progress], None] | None]:
+    """Shows the steps of a sampler and the time left."""
+    if not wanted:
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+
+    with Bar(console=Console(stderr=True)) as bar:
+        task = bar.add_task("sampling", total=None)
+        yield lambda state: bar.update(task, completed=state.step, total=state.steps)
