@@ -126,7 +126,7 @@ class TrainingPairs(Dataset[MotionPairBatch]):
                 poses = mirror(poses)
                 trans = trans * np.array([-1, 1, 1], np.float32)
             poses = poses + np.concatenate([np.zeros(3), rng.normal(0, self.bend, 63), np.zeros(6)]).astype(np.float32)
-        return _pair(poses, trans, betas, 0)
+        return make_pair(poses, trans, betas, 0)
 
 
 class TestPairs(Dataset[MotionPairBatch]):
@@ -148,10 +148,11 @@ class TestPairs(Dataset[MotionPairBatch]):
     def __getitem__(self, index: int) -> MotionPairBatch:
         """One pair."""
         motion, start, end, group = self.items[int(index)]
-        return _pair(motion.poses[[start, end]], motion.trans[[start, end]], motion.betas, group)
+        return make_pair(motion.poses[[start, end]], motion.trans[[start, end]], motion.betas, group)
 
 
-def _pair(poses: Array, trans: Array, betas: Array, group: int) -> MotionPairBatch:
+def make_pair(poses: Array, trans: Array, betas: Array, group: int) -> MotionPairBatch:
+    """A pair as tensors, from poses (2, 72), translations (2, 3), betas (10,)."""
     numbers = torch.from_numpy(np.ascontiguousarray(poses, np.float32))
     places = torch.from_numpy(np.ascontiguousarray(trans, np.float32))
     return {

@@ -17,10 +17,15 @@ from zoo.humans.joints import BODY_25, skeleton
 from zoo.humans.render import side_view, upright
 
 Array = NDArray[Any]
-_SIZE = (300, 200)
+_SIZE = (240, 240)
 _TRUE, _START = (0.62, 0.71, 0.86), (0.78, 0.78, 0.78)
 _WORST = 30.0  # millimetres at the end of the colour scale
-_BONES = [*skeleton(BODY_25), (BODY_25.index("neck"), BODY_25.index("nose"))]
+_SPINE = (("neck", "nose"), ("neck", "mid_hip"), ("neck", "left_shoulder"), ("neck", "right_shoulder"))
+_TORSO = ("shoulder", "hip")
+_BONES = [
+    *((a, b) for a, b in skeleton(BODY_25) if not all(BODY_25[k].endswith(_TORSO) for k in (a, b))),
+    *((BODY_25.index(a), BODY_25.index(b)) for a, b in (*_SPINE, ("mid_hip", "left_hip"), ("mid_hip", "right_hip"))),
+]
 _MAP = matplotlib.colormaps["magma_r"]
 
 
@@ -69,7 +74,7 @@ def strips(
         turns: (N,) degrees about the vertical.
     """
     count, rows = len(columns), 3 + len(meshes)
-    figure = Figure(figsize=(1.45 * count + 1.0, 2.15 * rows), layout="constrained")
+    figure = Figure(figsize=(1.5 * count + 1.0, 1.55 * rows + 0.3), layout="constrained")
     axes = figure.subplots(rows, count, squeeze=False)
     heads = ["joints given (black)\nand found (orange)", *meshes, "truth", "found, coloured\nby error"]
     for column, title in enumerate(columns):

@@ -93,7 +93,8 @@ def named_joints(body: Body, keypoints: str | tuple[str, ...] = "body-25") -> Na
     picked = torch.zeros(len(body.extra_joints_idxs), len(body.v_template))
     picked[torch.arange(len(picked)), body.extra_joints_idxs] = 1.0
     points = JointBody(body, picked, tuple(_FREE_SOURCES.index(name) for name in chosen))
-    exact = [names[k] not in _NEAR for k in rows]
+    # Human3.6M's joints bear the names of SMPL's and lie elsewhere.
+    exact = [names[k] not in _NEAR and keypoints != "h36m-17" for k in rows]
     sure = torch.tensor([1.0 if same else 1 / (1 + _OFF / _UNIT) for same in exact])
     order = sorted(range(len(rows)), key=lambda k: exact[k])  # an exact joint counts before a near one
     place = {chosen[k]: k for k in order}

@@ -33,6 +33,8 @@ from zoo.registry import register_model
 
 Array = NDArray[Any]
 Architecture = Literal["bones", "official"]
+# Of GROUPS, for figures.
+_TITLES = ("1 frame apart", "5 frames apart", "9 frames apart", "5 apart, wide")
 _EARLY = 0.3  # weight of the losses after every pass but the last
 _FACE, _FEET = (0, 15, 16, 17, 18), (19, 20, 21, 22, 23, 24)
 # What of BODY_25 other sets lack: COCO, one without feet, SMPL's joints, Human3.6M's.
@@ -61,8 +63,8 @@ class LearnableSMPLify(ZooModule):
         noise_share: of training samples whose target joints are noisy, by which ``"bones"`` learns what their
             confidence means.
         noise: metres; such a sample's standard deviation is at most this.
-        missing: share of the joints of half of such samples that are missing; besides, share of all samples that lack the
-            joints which another set (COCO's, SMPL's, ...) does not have.
+        missing: share of the joints of half of such samples that are missing; besides, share of all samples that lack
+            the joints which another set (COCO's, SMPL's, ...) does not have.
         doubt_share: of training samples whose start pose is off by more than its joints show.
         doubt: radians; such a sample's standard deviation is at most this.
         vertex_step: the loss takes every so many vertices.
@@ -315,7 +317,7 @@ class LearnableSMPLify(ZooModule):
         rows = torch.arange(0, len(batch["betas"]), max(1, len(batch["betas"]) // 7))[:7]
         betas = batch["betas"][rows]
         poses = [_matrices(batch["start_pose"][rows]), _matrices(batch["end_pose"][rows]), output["rotmats"][rows]]
-        groups = [GROUPS[int(batch["group"][row])] for row in rows]
+        groups = [_TITLES[int(batch["group"][row])] for row in rows]
         drawn = {"pairs": self._strips(groups, poses[1], poses[2], betas, poses[0])}
         data: Any = None if self._trainer is None else self.trainer.datamodule  # type: ignore[attr-defined]
         if isinstance(self.network, BoneNetwork) and hasattr(data, "test_motions"):
