@@ -25,6 +25,7 @@ from zoo.humans.joints import BODY_25, COCO_17, SMPL_24
 from zoo.humans.learnable_smplify import published
 from zoo.humans.learnable_smplify.bones import Bones, batch_first, batch_last, body_25, orthonormal, target_bones
 from zoo.humans.learnable_smplify.descent import Descent
+from zoo.humans.learnable_smplify.export import export
 from zoo.humans.learnable_smplify.figures import time_against_error
 from zoo.humans.learnable_smplify.files import read_joints
 from zoo.humans.learnable_smplify.fitting import Fitter
@@ -150,6 +151,17 @@ def test_the_network_differentiates(body: Body) -> None:
     random_network()(still, pose, torch.zeros(2, 10), exact).sum().backward()
     assert exact.grad is not None
     assert exact.grad.isfinite().all()
+
+
+def test_the_exported_function_is_the_network(body: Body, tmp_path: Path) -> None:
+    bones, network = Bones(body_25(body)), random_network()
+    export(network, bones, tmp_path / "network.pt")
+    loaded = torch.jit.load(tmp_path / "network.pt")
+    for count in (1, 3):
+        rotmats, betas = random_pose(count, count), torch.randn(count, 10)
+        target = torch.randn(count, 25, 3)
+        found = loaded(rotmat_to_rotvec(rotmats).flatten(1), betas, target)
+        torch.testing.assert_close(found, network(bones, rotmats, betas, target), rtol=1e-4, atol=1e-5)
 
 
 def test_the_published_sequences() -> None:

@@ -19,6 +19,7 @@ from zoo.humans.body import Body, load_body
 from zoo.humans.joints import SPIN_49_SOURCES
 from zoo.humans.learnable_smplify import figures, published
 from zoo.humans.learnable_smplify.bones import Bones, body_25
+from zoo.humans.learnable_smplify.export import export
 from zoo.humans.learnable_smplify.files import check_output, read_joints, write_motion
 from zoo.humans.learnable_smplify.fitting import FittedMotion, Fitter
 from zoo.humans.learnable_smplify.geometry import ANKLE, aligned_error
@@ -35,7 +36,7 @@ Array = NDArray[Any]
 Architecture = Literal["bones", "official"]
 # Of GROUPS, for figures.
 _TITLES = ("1 frame apart", "5 frames apart", "9 frames apart", "5 apart, wide")
-_EARLY = 0.3  # weight of the losses after every pass but the last
+_EARLY = 0.5  # weight of the losses after every pass but the last
 _FACE, _FEET = (0, 15, 16, 17, 18), (19, 20, 21, 22, 23, 24)
 # What of BODY_25 other sets lack: COCO, one without feet, SMPL's joints, Human3.6M's.
 _LACKING = ((1, 8, *_FEET), _FEET, (*_FACE, *_FEET), (1, *_FACE, *_FEET))
@@ -63,8 +64,8 @@ class LearnableSMPLify(ZooModule):
         noise_share: of training samples whose target joints are noisy, by which ``"bones"`` learns what their
             confidence means.
         noise: metres; such a sample's standard deviation is at most this.
-        missing: share of the joints of half of such samples that are missing; besides, share of all samples that lack
-            the joints which another set (COCO's, SMPL's, ...) does not have.
+        missing: share of the joints of a fifth of all samples that are missing; besides, share of all samples that
+            lack the joints which another set (COCO's, SMPL's, ...) does not have.
         doubt_share: of training samples whose start pose is off by more than its joints show.
         doubt: radians; such a sample's standard deviation is at most this.
         vertex_step: the loss takes every so many vertices.
@@ -93,9 +94,9 @@ class LearnableSMPLify(ZooModule):
         pose_weight: float = 1.0,
         vertices_weight: float = 1.0,
         published_loss: bool = False,
-        noise_share: float = 0.3,
+        noise_share: float = 0.5,
         noise: float = 0.03,
-        missing: float = 0.2,
+        missing: float = 0.25,
         doubt_share: float = 0.3,
         doubt: float = 0.2,
         vertex_step: int = 24,
@@ -187,6 +188,16 @@ class LearnableSMPLify(ZooModule):
         start = self.joints.state(rotmats, betas).joints + transl.unsqueeze(1)
         return [published.step(self.network, rotmats, betas, start, target)]
 
+    def export(self, path: Path) -> None:
+        """Writes the network as TorchScript, see `zoo.humans.learnable_smplify.export`.
+
+        Raises:
+            ConfigError: the official architecture.
+        """
+        if not isinstance(self.network, BoneNetwork):
+            raise ConfigError('Exporting needs architecture="bones"; prune the official one instead.')
+        export(self.network, self.bones, path)
+
     def fitter(self, keypoints: str | tuple[str, ...] = "body-25") -> Fitter:
         """What fits poses to joints of a named set, see `Fitter`.
 
@@ -252,7 +263,7 @@ class LearnableSMPLify(ZooModule):
         which = torch.randint(len(_PATTERNS), (count,), device=joints.device)
         lacking = joints.new_tensor(_PATTERNS)[which] * some(own["missing"], count, 1)
         sigma = noisy * own["noise"] * torch.rand(count, 1, device=joints.device) * 2 * torch.rand_like(joints[..., 0])
-        gone = noisy * some(0.5, count, 1) * some(own["missing"], *joints.shape[:2])
+        gone = some(0.2, count, 1) * some(own["missing"], *joints.shape[:2])
         return joints + sigma.unsqueeze(-1) * torch.randn_like(joints), confidence_of(sigma) * (1 - gone) * (
             1 - lacking
         )
