@@ -106,8 +106,8 @@ class Fitter:
             weight = confidence[:, _TORSO] + 1e-6
             turn, _ = roma.rigid_points_registration(here[:, _TORSO], target[:, _TORSO], weights=weight)
             rotmats = torch.cat([(turn @ rotmats[:, 0]).unsqueeze(1), rotmats[:, 1:]], 1)
-            for _ in range(_FIRST_ROUNDS):
-                rotmats = self.step(rotmats, betas, joints, sure, doubt=0.2)
+            for number in range(_FIRST_ROUNDS):
+                rotmats = self.step(rotmats, betas, joints, sure, 0.0 if number else 0.2)
             found.append(rotmats)
             bend = rotmat_to_rotvec(rotmats[:, 1:]).square().sum((1, 2))
             energies.append(self.place(rotmats, betas, joints, sure)[1] + 0.001 * bend)
@@ -148,7 +148,7 @@ class Fitter:
             confidence: (B, K), see `BoneNetwork.forward`; 1 by default.
             refine: L-BFGS iterations after the network, twice so many.
             rounds: applications of the network.
-            doubt: see `BoneNetwork.forward`.
+            doubt: of the estimates, see `BoneNetwork.forward`.
 
         Raises:
             DataError: shapes that do not fit.
@@ -157,8 +157,8 @@ class Fitter:
         betas = estimate_shape(self.joints.points, self.joints.names, joints, sure) if betas is None else betas
         each = betas.expand(len(joints), -1)
         rotmats = self.first_pose(joints, each, sure) if init is None else _matrices(init, len(joints))
-        for _ in range(rounds):
-            rotmats = self.step(rotmats, each, joints, sure, doubt)
+        for number in range(rounds):  # after the first, what the joints do not show has been set right
+            rotmats = self.step(rotmats, each, joints, sure, 0.0 if number else doubt)
         return self._result(self._refined(rotmats, each, joints, sure, refine), betas, joints, sure)
 
     @torch.no_grad()
