@@ -74,7 +74,7 @@ def strips(
         turns: (N,) degrees about the vertical.
     """
     count, rows = len(columns), 3 + len(meshes)
-    figure = Figure(figsize=(1.5 * count + 1.0, 1.55 * rows + 0.3), layout="constrained")
+    figure = Figure(figsize=(1.3 * count + 1.0, 1.55 * rows + 0.3), layout="constrained")
     axes = figure.subplots(rows, count, squeeze=False)
     heads = ["joints given (black)\nand found (orange)", *meshes, "truth", "found, coloured\nby error"]
     for column, title in enumerate(columns):

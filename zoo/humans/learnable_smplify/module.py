@@ -353,13 +353,15 @@ class LearnableSMPLify(ZooModule):
             vertices = self.body(moved[:, :1], moved[:, 1:], fit.betas.expand(len(pose), -1)).vertices
             curves[name] = 1000 * aligned_error(vertices, truth, regressor).cpu().numpy()
         still = self.body(rotmats[:1, :1], rotmats[:1, 1:], betas).vertices.expand_as(truth)
-        curves["first pose kept"] = 1000 * aligned_error(still, truth, regressor).cpu().numpy()
+        kept = 1000 * float(aligned_error(still, truth, regressor).mean())
         shown = torch.linspace(0, len(pose) - 1, 8).round().long()
         moved = _matrices(found["shape and first pose given"].pose[shown])
         titles = [f"{float(k) / motion.fps:.1f} s" for k in shown]
         return {
             "motion": self._strips(titles, rotmats[shown], moved, each[shown]),
-            "errors": figures.error_curves(curves, motion.fps, f"{motion.name}, each pose from the one before"),
+            "errors": figures.error_curves(
+                curves, motion.fps, f"{motion.name}, each pose from the one before (first pose kept: {kept:.0f} mm)"
+            ),
         }
 
     def _strips(
