@@ -219,17 +219,18 @@ class _Bench:
         return report
 
     def _disturbed(self, report: Report, label: str, batch: Batch, sure: Tensor) -> None:
-        fit = Descent("lbfgs", 20)
+        network = self._network(2, batch, sure)
+        alone = _parts({**batch, "sure": sure, "found": rotmat_to_rotvec(network).flatten(1)}, 1)
+
+        def descended(steps: int, start: str) -> Tensor:
+            fit, joints = Descent("lbfgs", steps), self.module.joints
+            poses = [fit(joints, b[start], b["betas"], b["end_trans"], b["target"], b["sure"]) for b in alone]
+            return _matrices(torch.cat(poses))
+
         found = {
-            REFERENCE: torch.cat(
-                [
-                    _matrices(
-                        fit(self.module.joints, b["start_pose"], b["betas"], b["end_trans"], b["target"], b["sure"])
-                    )
-                    for b in _parts({**batch, "sure": sure}, 1)
-                ]
-            ),
-            "network": self._network(2, batch, sure),
+            REFERENCE: descended(20, "start_pose"),
+            "network": network,
+            "network + 3 L-BFGS": descended(3, "found"),
         }
         for name, rotmats in found.items():
             report.rows.setdefault(name, {})[label] = float(self._errors(rotmats, batch).mean())
