@@ -10,6 +10,7 @@ The command lines are ``python -m zoo.train``, ``zoo.evaluate``, ``zoo.predict``
 """
 
 import os
+from importlib import metadata
 
 # Read once, when torch loads its OpenMP library: threads that wait for work then sleep instead of spinning, without
 # which a small operation takes up to a hundred times longer on a machine whose cores are shared.
@@ -26,7 +27,10 @@ from zoo.registry import (
     register_model,
 )
 
-__version__ = "0.1.0"
+try:
+    __version__ = metadata.version("zoo")
+except metadata.PackageNotFoundError:  # a checkout that is not installed
+    __version__ = "0+unknown"
 
 __all__ = [
     "convert_official",

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from zoo.errors import ZooError
+from zoo.errors import DataError, ZooError
 
 
 @contextlib.contextmanager
@@ -46,6 +46,32 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def parsing(path: str | Path, what: str, error_type: type[ZooError] = DataError) -> Iterator[None]:
+    """Around the reading of a file from elsewhere: whatever goes wrong becomes one error that names the file.
+
+    Parsers raise anything on a damaged file (of zip, zlib, struct, pickle, tokenize, or a MemoryError for a size
+    that is garbage), so that no list of exceptions would be complete. The original error is the cause.
+
+    Args:
+        path: the file.
+        what: it should be, such as ``"a body model"``.
+        error_type: of the error.
+
+    Raises:
+        DataError: (or `error_type`) the file is absent, damaged or of another layout.
+    """
+    try:
+        yield
+    except (ZooError, ImportError):
+        raise
+    except FileNotFoundError as error:
+        raise error_type(f"There is no file {error.filename or path}.") from error
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        raise error_type(f"{path} can't be read as {what} ({reason}).") from error
 
 
 def _umask() -> int:

@@ -46,7 +46,7 @@ def print_list(out: Console, pattern: str) -> None:
         "models": [(name, first_line(card_path(name))) for name in list_models(pattern)],
         "data": [(name, "") for name in list_data(pattern)],
         "weights": [(name, get_entry(name).description) for name in list_weights(pattern)],
-        "configs": [(name, _comment(name)) for name in list_configs() if fnmatchcase(name, pattern)],
+        "configs": [(name, describe_config(name)) for name in list_configs() if fnmatchcase(name, pattern)],
     }
     if not any(rows.values()):
         raise ConfigError(f"Nothing matches '{pattern}'. python -m zoo lists everything.")
@@ -72,7 +72,7 @@ def first_line(card: Path) -> str:
     return next((line for line in lines if line and not line.startswith("#")), "")
 
 
-def _comment(config: str) -> str:
+def describe_config(config: str) -> str:
     """The first comment line of a config file, which says what it is."""
     lines = assets.path("configs", f"{config}.yaml").read_text(encoding="utf-8").splitlines()
     return next((x[1:].strip() for x in lines if x.startswith("#") and "@package" not in x), "")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import numpy as np
 import pytorch_lightning as pl
 from matplotlib.animation import Animation
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 
@@ -33,6 +35,10 @@ class ZooModule(pl.LightningModule):
     def figures(self, batch: Any, output: Any) -> dict[str, Figure]:
         """Pictures of a test batch and what ``test_step`` gave for it, by name."""
         return {}
+
+    def points_in_space(self) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+        """What a model holds in space, if anything: points (N, 3), y down, and their colours (N, 3) in [0, 1]."""
+        return None
 
     def animations(self, batch: Any, output: Any) -> dict[str, Animation]:
         """Films of a test batch and what ``test_step`` gave for it, by name; ``tools.visualize`` writes them."""

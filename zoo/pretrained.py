@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from zoo import assets
 from zoo.download import cache_dir, fetch, is_offline, verify
 from zoo.errors import UnknownNameError, WeightsError, did_you_mean
+from zoo.files import parsing
 
 if TYPE_CHECKING:
     import torch
@@ -181,9 +182,6 @@ def read_official(model: str, path: Path) -> dict[str, Any]:
     Raises:
         WeightsError: the file is absent, unreadable, would run code, or is no checkpoint of that model.
     """
-    import pickle
-    import zipfile
-
     import numpy as np
     import torch
 
@@ -192,14 +190,16 @@ def read_official(model: str, path: Path) -> dict[str, Any]:
 
     if path.suffix == ".safetensors":
         return convert_official(model, weights.read(path)[0])
-    try:
+    with parsing(path, "a checkpoint of plain tensors", WeightsError):
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as arrays:
-                return convert_official(model, {name: arrays[name] for name in arrays.files})
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        raise WeightsError(f"{path} can't be read as a checkpoint of plain tensors ({error}).") from None
-    return convert_official(model, content)
+                content: Any = {name: arrays[name] for name in arrays.files}
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        return convert_official(model, content)
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from None
 
 
 def resolve_file(source: str | Path) -> Path:

@@ -7,6 +7,7 @@ import json
 import pickle
 import sys
 import tarfile
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from torch import Tensor
 import zoo
 from zoo.data import dfaust
 from zoo.data.body_clouds import CONDITIONS, BodyClouds, CloudBatch
+from zoo.data.loading import EpochIndex
 from zoo.errors import ConfigError, DataError
 from zoo.humans import render
 from zoo.humans.arteq.group import rotation_group
@@ -91,6 +93,11 @@ def test_an_epoch_s_clouds_are_its_own_and_can_be_had_again() -> None:
     assert not torch.equal(first(0), first(1))
 
 
+def test_an_evaluation_s_clouds_are_the_same_in_every_epoch() -> None:
+    bodies: Any = data().test_dataloader().dataset
+    assert bodies[EpochIndex(3, 0)]["seed"] == bodies[EpochIndex(3, 4)]["seed"] == bodies[3]["seed"]
+
+
 def test_sampling_of_the_official_protocol() -> None:
     module = data(shared_sampling=True, rotation="euler", noise=0.0)
     found = next(iter(module.train_dataloader()))
@@ -142,6 +149,35 @@ def test_training_improves(name: str, factor: float, tmp_path: Path) -> None:
     assert {f"test/v2v_{condition}" for condition in CONDITIONS[1:]} <= after.keys()
 
 
+def test_shipped_weights_reproduce_their_errors(tmp_path: Path) -> None:
+    """On the people they were tested on, whose clouds are sampled anew."""
+    name = "humans/arteq-standin"
+    module = zoo.load_pretrained(name)
+    found = trainer(tmp_path).test(module, BodyClouds(points=256), verbose=False)[0]
+    recorded = zoo.pretrained.get_entry(name).metrics
+    for condition in CONDITIONS:
+        suffix = f"_{condition}" if condition else ""
+        assert found[f"test/v2v{suffix}"] == pytest.approx(recorded[f"test/v2v{suffix}"], rel=0.02)
+    assert found["test/v2v_rotated"] < 8.0
+    assert found["test/v2v_rotated"] == pytest.approx(found["test/v2v"], rel=0.2)
+
+
+def test_the_rate_rises_and_falls(tmp_path: Path) -> None:
+    module = small(schedule="cosine", lr=1e-3)
+    rates: list[float] = []
+
+    class Recorder(pl.Callback):
+        def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+            rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    trainer(tmp_path, max_steps=20, max_epochs=2, limit_val_batches=0, callbacks=[Recorder()]).fit(
+        module, data(bodies=80, batch_size=8)
+    )
+    assert rates[:2] == [pytest.approx(0.5e-3), pytest.approx(1e-3)]
+    assert all(above > below for above, below in pairwise(rates[1:]))
+    assert rates[-1] < 1e-8
+
+
 def test_official_options_of_training(batch: CloudBatch, tmp_path: Path) -> None:
     module = small(
         train_feet=False, first_pose_only=True, segmentation_warmup=1, vertex_step=1, normals_weight=1.0, markers=(7, 9)
@@ -158,6 +194,8 @@ def test_prediction_from_a_scan(batch: CloudBatch, tmp_path: Path) -> None:
     np.save(tmp_path / "scan.npy", batch["points"][0].numpy() + shift)
     facts = module.predict_file(tmp_path / "scan.npy", tmp_path / "body.ply")
     assert facts["points"] == 128
+    module.hparams["scan_points"] = 100
+    assert module.predict_file(tmp_path / "scan.npy", tmp_path / "fewer.ply")["points"] == 100
     vertices, faces = read_mesh(tmp_path / "body.ply")
     assert faces.shape == tuple(module.body.faces.shape)
     assert np.abs(vertices.mean(0) - shift - batch["points"][0].numpy().mean(0)).max() < 0.6

@@ -15,6 +15,7 @@ from tests import goldens
 from tests.goldens import relative_error, section
 from zoo.config import compose
 from zoo.errors import WeightsError
+from zoo.humans.arteq.context import rotation_of_frames
 from zoo.humans.arteq.convert import convert_official
 from zoo.humans.arteq.convolution import (
     ConvSetting,
@@ -194,19 +195,55 @@ def test_whole_network() -> None:
     assert (out.betas - golden["shape_gtseg"]).abs().max() < 5e-5
 
 
+def tiny_in_double() -> ArtEqNetwork:
+    network = tiny().double()
+    network.encoder.rotations.copy_(rotation_group().rotations)  # the sum of which is exactly zero
+    return network
+
+
+def tiny_loss(network: ArtEqNetwork, golden: dict[str, Tensor]) -> Tensor:
+    """The golden's loss in double precision."""
+    points, *cotangents = (golden[name].double() for name in ("points", "cot_logseg", "cot_pose", "cot_shape"))
+    out = network(points)
+    found = (out.logits.log_softmax(-1), out.pose.flatten(2), out.betas)
+    terms = [value * cotangent for value, cotangent in zip(found, cotangents, strict=True)]
+    return terms[0].mean() + terms[1].sum() + terms[2].sum()
+
+
 def test_gradients_of_the_whole_network() -> None:
-    golden, network = load("model_tiny_io"), tiny()
-    out = network(golden["points"])
-    loss = (out.logits.log_softmax(-1) * golden["cot_logseg"]).mean()
-    loss = loss + (out.pose.flatten(2) * golden["cot_pose"]).sum() + (out.betas * golden["cot_shape"]).sum()
-    # With random weights the mean rotation has no clear answer: it differs by 2e-3 between float32 and float64.
-    assert abs(loss.item() - golden["loss"].item()) < 3e-2
+    # The golden is of float32, and with random weights the mean rotations are ill-conditioned: weights that differ by
+    # 6e-8 of themselves change its gradients by 2e-2. So ours are of float64, and the golden's own error is what is
+    # left: 6e-3 at most, and 1e-3 in the shape head, of which the pose knows nothing.
+    golden, network = load("model_tiny_io"), tiny_in_double()
+    loss = tiny_loss(network, golden)
+    assert abs(loss.item() - golden["loss"].item()) < 1e-2
     loss.backward()
     buffers = {key: value for key, value in load("model_tiny_weights").items() if "basic_conv" not in key}
     expected = convert_official({**buffers, **load("model_tiny_grads")})
     for name, parameter in network.named_parameters():
-        error = (parameter.grad - expected[name]).abs().max()
-        assert error < max(1e-2 * expected[name].abs().max(), 5e-2), name
+        error, scale = (parameter.grad - expected[name]).abs().max(), expected[name].abs().max()
+        if scale > 0.05:
+            assert error < (1e-3 if name.startswith("shape_head") else 8e-3) * scale, name
+        elif not name.startswith("shape_head"):  # biases before a normalisation or in a direction without effect
+            assert parameter.grad.abs().max() < 1e-4, name
+
+
+def test_gradients_of_the_whole_network_are_the_slopes_of_its_loss() -> None:
+    golden, network = load("model_tiny_io"), tiny_in_double()
+    tiny_loss(network, golden).backward()
+    names = ("encoder.blocks.2.intra.weight", "pose_head.weigh.weight", "part_segmentation.fc_c.weight")
+    for name in names:
+        weight = network.get_parameter(name)
+        assert weight.grad is not None
+        slope, step = weight.grad.norm(), 1e-6
+        with torch.no_grad():
+            weight.add_(weight.grad / slope, alpha=step)
+            above = tiny_loss(network, golden)
+            weight.sub_(weight.grad / slope, alpha=2 * step)
+            below = tiny_loss(network, golden)
+            weight.add_(weight.grad / slope, alpha=step)
+        # What is left is the damping of the mean rotation's derivative.
+        assert (above - below).item() / (2 * step) == pytest.approx(slope.item(), rel=1e-4), name
 
 
 @pytest.mark.parametrize("name", goldens.load_json("humans-arteq", "manifest_official")["param_counts"])
@@ -248,7 +285,7 @@ def test_what_is_no_official_checkpoint() -> None:
         convert_official({})
 
 
-def network_of(group: str, kernel: str, strides: tuple[int, ...] = (2, 1)) -> ArtEqNetwork:
+def network_of(group: str, kernel: str, strides: tuple[int, ...] = (2, 1), context: int = 0) -> ArtEqNetwork:
     torch.manual_seed(0)
     network = ArtEqNetwork(
         group,  # type: ignore[arg-type]
@@ -260,6 +297,8 @@ def network_of(group: str, kernel: str, strides: tuple[int, ...] = (2, 1)) -> Ar
         attention_heads=2,
         part_hidden=8,
         pose_value_dim=8,
+        context=context,
+        context_dim=8,
     ).double()
     network.encoder.rotations.copy_(rotation_group(group).rotations)  # type: ignore[arg-type]
     for block in network.encoder.blocks:  # float32 tables would be the largest error
@@ -270,10 +309,11 @@ def network_of(group: str, kernel: str, strides: tuple[int, ...] = (2, 1)) -> Ar
 KINDS = [("icosahedral", "epn"), ("icosahedral", "orbit"), ("tetrahedral", "epn"), ("tetrahedral", "orbit")]
 
 
+@pytest.mark.parametrize("context", [0, 2])
 @pytest.mark.parametrize(("group", "kernel"), KINDS)
 @torch.no_grad()
-def test_equivariance_under_the_whole_group(group: str, kernel: str) -> None:
-    network, tables_ = network_of(group, kernel), rotation_group(group)  # type: ignore[arg-type]
+def test_equivariance_under_the_whole_group(group: str, kernel: str, context: int) -> None:
+    network, tables_ = network_of(group, kernel, context=context), rotation_group(group)  # type: ignore[arg-type]
     points = torch.rand(1, 70, 3, generator=torch.Generator().manual_seed(4), dtype=torch.float64) - 0.5
     turned = points @ tables_.rotations.mT
     _, features = network.encoder(points)
@@ -285,6 +325,14 @@ def test_equivariance_under_the_whole_group(group: str, kernel: str) -> None:
     assert (out_turned.segmentation - out.segmentation).abs().max() < 1e-9
     assert (out_turned.betas - out.betas).abs().max() < 1e-9
     assert (out_turned.pose - tables_.rotations[:, None] @ out.pose).abs().max() < 1e-6
+
+
+@torch.no_grad()
+def test_without_its_rotations_the_network_is_not_equivariant() -> None:
+    network = network_of("trivial", "orbit", context=2)
+    points = torch.rand(1, 70, 3, generator=torch.Generator().manual_seed(4), dtype=torch.float64) - 0.5
+    turned = points @ rotation_group("tetrahedral").rotations[1].mT
+    assert (network(turned).betas - network(points).betas).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize(("group", "kernel"), KINDS)
@@ -303,9 +351,10 @@ def test_a_turned_part_changes_no_other(group: str, kernel: str) -> None:
     assert (of_turned[:, 30:] - expected).abs().max() < 1e-9
 
 
+@pytest.mark.parametrize("context", [0, 2])
 @torch.no_grad()
-def test_the_order_of_the_points_means_nothing_to_orbit_kernels() -> None:
-    network = network_of("tetrahedral", "orbit")
+def test_the_order_of_the_points_means_nothing_to_orbit_kernels(context: int) -> None:
+    network = network_of("tetrahedral", "orbit", context=context)
     random = torch.Generator().manual_seed(6)
     points = torch.rand(1, 70, 3, generator=random, dtype=torch.float64) - 0.5
     order = torch.cat([torch.zeros(1, dtype=torch.long), 1 + torch.randperm(69, generator=random)])
@@ -314,13 +363,30 @@ def test_the_order_of_the_points_means_nothing_to_orbit_kernels() -> None:
     assert (shuffled.betas - out.betas).abs().max() < 1e-9
 
 
+@pytest.mark.parametrize("context", [0, 2])
 @torch.no_grad()
-def test_where_the_cloud_lies_means_nothing_to_orbit_kernels() -> None:
-    network = network_of("tetrahedral", "orbit")
+def test_where_the_cloud_lies_means_nothing_to_orbit_kernels(context: int) -> None:
+    network = network_of("tetrahedral", "orbit", context=context)
     points = torch.rand(2, 70, 3, generator=torch.Generator().manual_seed(7), dtype=torch.float64) - 0.5
     out, moved = network(points), network(points + torch.tensor([3.0, -1.0, 2.0], dtype=torch.float64))
     assert (moved.segmentation - out.segmentation).abs().max() < 1e-9
     assert (moved.pose - out.pose).abs().max() < 1e-6
+
+
+def test_a_matrix_of_each_frame_can_be_a_weight_of_each_rotation() -> None:
+    # The paper's weights are a special case of the matrices that the frames name.
+    rotations = tables()[0].double()
+    weights = torch.randn(20, 60, generator=torch.Generator().manual_seed(12), dtype=torch.float64)
+    matrices = weights[..., None, None] * torch.eye(3, dtype=torch.float64)
+    assert (rotation_of_frames(matrices, rotations) - mean_rotation(weights, rotations)).abs().max() < 1e-9
+
+
+def test_group_convolution_without_gathering() -> None:
+    group = rotation_group("tetrahedral")
+    conv = IntraConv(3, 5, 12).double()
+    features = torch.randn(2, 4, 12, 3, generator=torch.Generator().manual_seed(13), dtype=torch.float64)
+    expected = torch.einsum("bpakc,ock->bpao", features[:, :, group.neighbours], conv.weight) + conv.bias
+    assert (conv(features, group.neighbours) - expected).abs().max() < 1e-12
 
 
 def test_the_mean_rotation_is_a_rotation_with_a_finite_derivative() -> None:
@@ -357,9 +423,11 @@ def test_settings_that_do_not_belong_together() -> None:
         ArtEqNetwork(mlps=((8,), (8,)), radii=(0.1,))
 
 
-@pytest.mark.parametrize("kind", ["arteq", "pointnet"])
+@pytest.mark.parametrize("kind", ["arteq", "context", "pointnet"])
 def test_mixed_precision(kind: str) -> None:
-    network: Any = network_of("tetrahedral", "orbit").float() if kind == "arteq" else PointNet(part_dim=16)
+    network: Any = PointNet(part_dim=16)
+    if kind != "pointnet":
+        network = network_of("tetrahedral", "orbit", context=2 if kind == "context" else 0).float()
     points = torch.rand(2, 70, 3, generator=torch.Generator().manual_seed(9)) - 0.5
     plain = network(points)
     with torch.autocast("cpu", torch.bfloat16):

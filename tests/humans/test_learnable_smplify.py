@@ -374,9 +374,16 @@ def test_bad_files(trained: LearnableSMPLify, in_tmp: Path) -> None:
     np.save("flat.npy", np.zeros((5, 3, 2, 2)))
     np.savez("named.npz", points=np.zeros((5, 25, 3)))
     np.savez("sure.npz", joints=np.zeros((5, 25, 3)), confidence=np.zeros((5, 24)))
+    np.savez("thin.npz", joints=np.zeros((5, 25, 3)), betas=np.zeros(3))
     np.save("few.npy", np.zeros((5, 12, 3)))
     Path("text.npy").write_text("no array")
-    cases = {"flat.npy": "shape", "named.npz": "no 'joints'", "sure.npz": "confidence", "text.npy": "can't be read"}
+    cases = {
+        "thin.npz": "3 betas",
+        "flat.npy": "shape",
+        "named.npz": "no 'joints'",
+        "sure.npz": "confidence",
+        "text.npy": "can't be read",
+    }
     for name, message in cases.items():
         with pytest.raises(DataError, match=message):
             read_joints(Path(name))

@@ -147,7 +147,7 @@ class TestPrior:
         np.savez("bad.npz", means=np.zeros((8, 69)), covars=np.zeros((8, 69)), weights=np.zeros(8))
         with pytest.raises(DataError, match="no mixture's"):
             load_prior("bad.npz")
-        with pytest.raises(DataError, match="no pose prior"):
+        with pytest.raises(DataError, match="There is no file"):
             load_prior("none.npz")
 
 

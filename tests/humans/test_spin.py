@@ -326,7 +326,7 @@ class TestData:
         with pytest.raises(DataError, match="scale does not have the 2 rows"):
             data.train_dataloader()
         Path("images/3dpw/1.png").unlink()
-        with pytest.raises(DataError, match="There is no picture"):
+        with pytest.raises(DataError, match="There is no file"):
             data.test[1]
 
 
@@ -378,5 +378,5 @@ class TestPredict:
         module.predict_file(Path("a.jpg"), Path("out.png"))
         with pytest.raises(ConfigError, match="positive sizes"):
             module.predict_file(Path("a.jpg"), Path("out.png"), box=(0.0, 0.0, -1.0, 5.0))
-        with pytest.raises(DataError, match="There is no picture"):
+        with pytest.raises(DataError, match="There is no file"):
             module.predict_file(Path("b.jpg"), Path("out.png"))

@@ -238,7 +238,7 @@ class TestFastMRI:
         assert "left out 1 of 3 files" in printed
         assert "file_brain_AXT1_1.h5" in printed.replace(" ", "")
         strict: Any = zoo.create_data("mri/fastmri", root=str(fastmri), num_workers=0, on_corrupt="fatal")
-        with pytest.raises(DataError, match=r"file_brain_AXT1_1\.h5 is damaged.*data\.on_corrupt=skip"):
+        with pytest.raises(DataError, match=r"file_brain_AXT1_1\.h5 can't be read as HDF5.*data\.on_corrupt=skip"):
             strict.setup("fit")
 
     def test_the_same_volume_twice_is_refused(self, fastmri: Path) -> None:

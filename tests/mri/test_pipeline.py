@@ -237,10 +237,10 @@ class TestDamage:
     def test_truncated_and_foreign_files_are_named(self, good: Path) -> None:
         broken = good.with_name("broken.h5")
         broken.write_bytes(good.read_bytes()[:3000])
-        with pytest.raises(DataError, match=r"broken\.h5 is damaged, truncated"):
+        with pytest.raises(DataError, match=r"broken\.h5 can't be read as HDF5"):
             FastMRIVolume(broken)
         broken.with_name("none.npy").write_bytes(b"\x93NUMPY nothing")
-        with pytest.raises(DataError, match=r"none\.npy is damaged, truncated"):
+        with pytest.raises(DataError, match=r"none\.npy can't be read as a .npy file"):
             FileVolume(broken.with_name("none.npy"))
         with pytest.raises(DataError, match="There is no file"):
             FileVolume(broken.with_name("absent.h5"))

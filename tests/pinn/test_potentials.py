@@ -138,7 +138,7 @@ def test_tables_pass_through_their_samples(tmp_path_factory: pytest.TempPathFact
         ("v.csv", "x,V\n0,1\n", "two samples"),
         ("v.csv", "x,V\n0,1\n0,2\n1,1\n", "twice at an end"),
         ("v.csv", "x,V\n0,1\n1,2\n1,3\n1,4\n2,0\n", "no x thrice"),
-        ("v.npz", "no archive", "no readable .npz"),
+        ("v.npz", "no archive", "can't be read as an .npz"),
         ("v.txt", "x,V\n", r"\.csv or an \.npz"),
     ],
 )

@@ -93,8 +93,8 @@ class TestColmap:
         [
             (lambda p: (p / "sparse/0/images.bin").write_bytes(b"\x07\0\0"), "can't be read"),
             (lambda p: shutil.rmtree(p / "images"), r"no folder .*images"),
-            (lambda p: (p / "images/00018.jpg").unlink(), "no image .*00018"),
-            (lambda p: (p / "images/00018.jpg").write_bytes(b"text"), "no readable image"),
+            (lambda p: (p / "images/00018.jpg").unlink(), "no file .*00018"),
+            (lambda p: (p / "images/00018.jpg").write_bytes(b"text"), "can't be read as an image"),
             (lambda p: shutil.rmtree(p / "sparse"), "neither a COLMAP model"),
         ],
     )
@@ -166,7 +166,7 @@ class TestTransforms:
             ({"frames": []}, "no frames"),
             ({"k1": 0.1}, "distorted"),
             ({"frames": [{"file_path": "0", "transform_matrix": [[1]]}]}, "not 4 x 4"),
-            ({"frames": [{"file_path": "0"}]}, "no usable"),
+            ({"frames": [{"file_path": "0"}]}, "can't be read as a transforms file"),
         ],
     )
     def test_what_is_wrong_is_named(self, tmp_path: Path, extra: dict[str, Any], message: str) -> None:
@@ -213,11 +213,11 @@ class TestGaussianFiles:
         with pytest.raises(DataError, match="no file"):
             read_ply(tmp_path / "none.ply")
         (tmp_path / "text.ply").write_text("hello")
-        with pytest.raises(DataError, match="no Gaussians"):
+        with pytest.raises(DataError, match="can't be read as Gaussians"):
             read_ply(tmp_path / "text.ply")
         good = (GOLDENS / "point_cloud_deg0.ply").read_bytes()
         (tmp_path / "cut.ply").write_bytes(good[:-20])
-        with pytest.raises(DataError, match="no Gaussians"):
+        with pytest.raises(DataError, match="can't be read as Gaussians"):
             read_ply(tmp_path / "cut.ply")
 
 

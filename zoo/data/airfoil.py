@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 from zoo.data.cards import require_files
 from zoo.data.fields import Array, FieldBatch, FieldDataModule, FieldPairs
 from zoo.errors import ConfigError, DataError
+from zoo.files import parsing
 from zoo.registry import register_data
 
 Preparation = Literal["t1", "authors"]
@@ -28,11 +29,8 @@ def read_case(path: Path) -> Array:
     Raises:
         DataError: the file is damaged or has another shape.
     """
-    try:
-        with np.load(path, allow_pickle=False) as content:
-            case = content["a"]
-    except Exception as error:  # numpy raises what zip, zlib and pickle raise
-        raise DataError(f"{path} is damaged or no case of the airfoil data ({error}).") from None
+    with parsing(path, "a case of the airfoil data"), np.load(path, allow_pickle=False) as content:
+        case = content["a"]
     if case.ndim != 3 or case.shape[0] != 6:
         raise DataError(f"{path} holds an array {case.shape}, not (6, 128, 128).")
     return case.astype(np.float32)

@@ -56,7 +56,7 @@ class PosedBody(TypedDict):
 
 
 class Bodies(Dataset[PosedBody]):
-    """Poses and shapes, turned anew in each epoch.
+    """Poses and shapes, turned and sampled anew in each epoch.
 
     Args:
         pose: (M, 72) rotation vectors.
@@ -65,13 +65,20 @@ class Bodies(Dataset[PosedBody]):
         rotation: ``"none"``; ``"haar"``, any rotation with equal probability; ``"euler"``, the official three
             angles, which favour the poles.
         seed: of rotations and sampling.
+        fixed: the same in every epoch, so that an evaluation after training sees what one of its own does.
     """
 
     def __init__(
-        self, pose: Tensor, betas: Tensor, condition: Tensor, rotation: RotationKind = "none", seed: int = 0
+        self,
+        pose: Tensor,
+        betas: Tensor,
+        condition: Tensor,
+        rotation: RotationKind = "none",
+        seed: int = 0,
+        fixed: bool = False,
     ) -> None:
         self.pose, self.betas, self.condition = without_hands(pose), betas, condition
-        self.rotation, self.seed = rotation, seed
+        self.rotation, self.seed, self.fixed = rotation, seed, fixed
 
     def __len__(self) -> int:
         """Number of bodies."""
@@ -79,7 +86,7 @@ class Bodies(Dataset[PosedBody]):
 
     def __getitem__(self, index: int) -> PosedBody:
         """One body."""
-        rng = sample_generator(self.seed, index)
+        rng = sample_generator(self.seed, int(index) if self.fixed else index)
         pose = self.pose[int(index)]
         if self.rotation == "haar":
             any_turn = torch.from_numpy(Rotation.random(random_state=rng).as_matrix()).float()
@@ -162,7 +169,9 @@ def people_under_conditions(each: int, seed: int, mocap: float) -> Bodies:
     condition = torch.arange(len(CONDITIONS)).repeat_interleave(each)
     # Interleaved, so that the first batch shows every condition.
     order = torch.arange(len(CONDITIONS) * each).view(len(CONDITIONS), each).T.flatten()
-    return Bodies(torch.cat(poses)[order], betas.repeat(len(CONDITIONS), 1)[order], condition[order], seed=seed)
+    return Bodies(
+        torch.cat(poses)[order], betas.repeat(len(CONDITIONS), 1)[order], condition[order], seed=seed, fixed=True
+    )
 
 
 @register_data("humans/body-clouds")

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from zoo.data.body_clouds import Bodies, CloudBatch, CloudCollate, RotationKind
 from zoo.data.cards import require_files
 from zoo.data.loading import eval_loader, train_loader
-from zoo.errors import DataError
+from zoo.files import parsing
 from zoo.humans.arteq.parts import without_hands
 from zoo.humans.body import load_body
 from zoo.registry import register_data
@@ -59,7 +59,7 @@ def read_training_file(path: Path) -> tuple[Tensor, Tensor]:
     Raises:
         DataError: it is absent, damaged, of another layout, or names anything but arrays.
     """
-    try:
+    with parsing(path, "ArtEq's training file"):
         with path.open("rb") as file:
             sequences = _Unpickler(str(path), file, True).load()
         poses = [np.asarray(s["poses"], np.float32).reshape(len(s["poses"]), -1)[:, :_POSE] for s in sequences]
@@ -67,8 +67,6 @@ def read_training_file(path: Path) -> tuple[Tensor, Tensor]:
         pose = torch.from_numpy(np.concatenate(poses))
         if pose.shape[1] != _POSE or any(b.shape != (10,) for b in betas):
             raise ValueError("a sequence has less than 72 pose numbers or 10 betas")
-    except (OSError, pickle.UnpicklingError, EOFError, KeyError, IndexError, TypeError, ValueError) as error:
-        raise DataError(f"{path} can't be read as ArtEq's training file ({error}).") from None
     repeats = torch.tensor([len(p) for p in poses])
     return pose, torch.from_numpy(np.stack(betas)).repeat_interleave(repeats, 0)
 
@@ -88,23 +86,24 @@ def read_evaluation_file(path: Path, count: int) -> Iterator[CloudBatch]:
         *(np._core.multiarray._reconstruct, np._core.multiarray.scalar, np.ndarray, np.dtype),  # type: ignore[attr-defined]
         *(type(np.dtype(kind)) for kind in ("i1", "i2", "i4", "i8", "u1", "f4", "f8")),
     ]
-    try:
-        with tarfile.open(path) as archive, torch.serialization.safe_globals(numpy_types):
-            for member in archive:
-                opened = archive.extractfile(member) if member.name.endswith("input.pth") else None
-                if opened is None:
-                    continue
-                frame = torch.load(io.BytesIO(opened.read()), weights_only=True)
-                pose = torch.as_tensor(frame["poses"]).float().reshape(1, -1)[:, :_POSE]
-                yield {
-                    "points": torch.as_tensor(frame["pcl_data"]).float()[:count],
-                    "labels": torch.as_tensor(frame["label_data"]).long().flatten()[:count],
-                    "pose": without_hands(pose)[0],
-                    "betas": torch.as_tensor(frame["betas"]).float().flatten()[:10],
-                    "condition": torch.tensor(0),
-                }
-    except (OSError, tarfile.TarError, pickle.UnpicklingError, RuntimeError, KeyError, ValueError, EOFError) as error:
-        raise DataError(f"{path} can't be read as an ArtEq evaluation file ({error}).") from None
+    with (
+        parsing(path, "an ArtEq evaluation file"),
+        tarfile.open(path) as archive,
+        torch.serialization.safe_globals(numpy_types),
+    ):
+        for member in archive:
+            opened = archive.extractfile(member) if member.name.endswith("input.pth") else None
+            if opened is None:
+                continue
+            frame = torch.load(io.BytesIO(opened.read()), weights_only=True)
+            pose = torch.as_tensor(frame["poses"]).float().reshape(1, -1)[:, :_POSE]
+            yield {
+                "points": torch.as_tensor(frame["pcl_data"]).float()[:count],
+                "labels": torch.as_tensor(frame["label_data"]).long().flatten()[:count],
+                "pose": without_hands(pose)[0],
+                "betas": torch.as_tensor(frame["betas"]).float().flatten()[:10],
+                "condition": torch.tensor(0),
+            }
 
 
 class _Frames(Dataset[CloudBatch]):

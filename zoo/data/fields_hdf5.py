@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from zoo.data.cards import require_files
 from zoo.data.fields import Array, FieldBatch, FieldDataModule, FieldPairs, FieldWindows, Trajectories, import_h5py
 from zoo.errors import DataError
+from zoo.files import parsing
 from zoo.registry import register_data
 
 _FLOW_VARIABLES = ("density", "pressure", "Vx", "Vy", "Vz")
@@ -38,10 +39,8 @@ class HDF5File:
         """The open file."""
         h5py = import_h5py()
         if self._open is None or self._open[0] != os.getpid():
-            try:
+            with parsing(self.path, "an HDF5 file"):
                 self._open = (os.getpid(), h5py.File(self.path, "r"))
-            except OSError as error:
-                raise DataError(f"{self.path} is damaged or no HDF5 file ({error}).") from None
         return self._open[1]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -69,9 +68,12 @@ class PDEBenchFile:
 
     def __init__(self, path: Path, time_stride: int = 1, space_stride: int = 1) -> None:
         self.file, self.time_stride, self.space_stride = HDF5File(path), time_stride, space_stride
-        root = self.file.root
         self.first_are_test = True
         self.groups: list[str] = []
+        with parsing(path, "a file of PDEBench"):
+            self._examine(self.file.root)
+
+    def _examine(self, root: Any) -> None:
         if "tensor" in root:
             self.names, self.channels_last = ["tensor"], False
         elif "density" in root:
@@ -82,11 +84,13 @@ class PDEBenchFile:
             self.groups = sorted(name for name in root if "data" in getattr(root[name], "keys", list)())
             self.names, self.channels_last, self.first_are_test = ["data"], True, False
             if not self.groups:
-                raise DataError(f"{path} has none of PDEBench's layouts; it holds {', '.join(list(root)[:8])}.")
+                raise DataError(
+                    f"{self.file.path} has none of PDEBench's layouts; it holds {', '.join(list(root)[:8])}."
+                )
         source = root[self.groups[0]] if self.groups else root
         shape = source[self.names[0]].shape
         self.count = len(self.groups) or shape[0]
-        self.frames = len(range(0, shape[0 if self.groups else 1], time_stride))
+        self.frames = len(range(0, shape[0 if self.groups else 1], self.time_stride))
 
     def __len__(self) -> int:
         """Number of runs."""
@@ -96,13 +100,14 @@ class PDEBenchFile:
         """The states `start` to `stop` of a run, (stop - start, C, *space)."""
         times = slice(start * self.time_stride, (stop - 1) * self.time_stride + 1, self.time_stride)
         root = self.file.root
-        if self.groups:
-            parts = [root[self.groups[run]]["data"][times]]
-        else:
-            parts = [root[name][run, times] for name in self.names]
-        states = np.moveaxis(np.concatenate(parts, -1), -1, 1) if self.channels_last else np.stack(parts, 1)
-        thin = (slice(None), slice(None), *[slice(None, None, self.space_stride)] * (states.ndim - 2))
-        return np.asarray(states[thin], dtype=np.float32)
+        with parsing(self.file.path, "a file of PDEBench"):
+            if self.groups:
+                parts = [root[self.groups[run]]["data"][times]]
+            else:
+                parts = [root[name][run, times] for name in self.names]
+            states = np.moveaxis(np.concatenate(parts, -1), -1, 1) if self.channels_last else np.stack(parts, 1)
+            thin = (slice(None), slice(None), *[slice(None, None, self.space_stride)] * (states.ndim - 2))
+            return np.asarray(states[thin], dtype=np.float32)
 
     def coefficients(self) -> Array | None:
         """The permeability (N, *space) of a Darcy file, which has no time; None in other files."""
@@ -195,19 +200,18 @@ class WellFiles:
         self.space: tuple[int, ...] = ()
         for index, file in enumerate(self.files):
             root = file.root
-            try:
+            with parsing(file.path, "a file of The Well"):
                 dims, runs = int(root.attrs["n_spatial_dims"]), int(root.attrs["n_trajectories"])
                 axes = [str(name) for name in root["dimensions"].attrs["spatial_dims"]]
                 space = tuple(root["dimensions"][name].shape[-1] for name in axes)
                 frames = root["dimensions"]["time"].shape[-1]
-            except KeyError as error:
-                raise DataError(f"{file.path} is no file of The Well: {error}.") from None
             if index and (space, frames) != (self.space, self.frames):
                 raise DataError(f"{file.path} has {frames} frames of {space} points, unlike the first file.")
             self.dims, self.space, self.frames = dims, space, frames
             self.runs += [(index, run) for run in range(runs)]
         if self.files:
-            self.channels = [name for name, _ in self._fields(self.files[0].root)]
+            with parsing(self.files[0].path, "a file of The Well"):
+                self.channels = [name for name, _ in self._fields(self.files[0].root)]
 
     def __len__(self) -> int:
         """Number of runs."""
@@ -218,11 +222,12 @@ class WellFiles:
         index, row = self.runs[run]
         root = self.files[index].root
         parts = []
-        for order in range(3):
-            group = root.get(f"t{order}_fields", {})
-            for name in _field_names(group):
-                parts.append(self._states(group[name], row, slice(start, stop), order))
-        return np.concatenate(parts, 1)
+        with parsing(self.files[index].path, "a file of The Well"):
+            for order in range(3):
+                group = root.get(f"t{order}_fields", {})
+                for name in _field_names(group):
+                    parts.append(self._states(group[name], row, slice(start, stop), order))
+            return np.concatenate(parts, 1)
 
     def _fields(self, root: Any) -> Iterable[tuple[str, int]]:
         for order in range(3):

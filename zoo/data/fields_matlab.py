@@ -13,7 +13,9 @@ from torch.utils.data import Dataset
 
 from zoo.data.cards import require_files
 from zoo.data.fields import Array, FieldBatch, FieldDataModule, FieldPairs, FieldWindows, TrajectoryArray, import_h5py
+from zoo.data.matlab_tags import numeric_variables
 from zoo.errors import ConfigError, DataError
+from zoo.files import parsing
 from zoo.registry import register_data
 
 # Names of input and target: Navier-Stokes and Burgers; Darcy; the library's own files.
@@ -36,7 +38,7 @@ def read_arrays(path: Path, names: Sequence[str] | None = None) -> dict[str, NDA
     h5py = import_h5py()
     if not path.is_file():
         raise DataError(f"There is no file {path}.")
-    try:
+    with parsing(path, "a MATLAB or a PyTorch file"):
         if path.suffix == ".pt":
             content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
             arrays = {name: value.numpy() for name, value in content.items() if isinstance(value, torch.Tensor)}
@@ -47,11 +49,8 @@ def read_arrays(path: Path, names: Sequence[str] | None = None) -> dict[str, NDA
         else:
             from scipy.io import loadmat
 
-            arrays = {k: v for k, v in loadmat(path, variable_names=names).items() if not k.startswith("__")}
-    except DataError:
-        raise
-    except Exception as error:  # each library has its own errors for a damaged file
-        raise DataError(f"{path} is damaged, or neither a MATLAB nor a PyTorch file ({error}).") from None
+            found = [name for name in numeric_variables(path) if names is None or name in names]
+            arrays = {k: v for k, v in loadmat(path, variable_names=found).items() if k in found}
     absent = [name for name in names or () if name not in arrays]
     if absent:
         raise DataError(f"{path} has no variable {', '.join(absent)}; it holds {', '.join(sorted(arrays)) or 'none'}.")

@@ -17,6 +17,7 @@ from zoo.data.bodies import HumanBatch
 from zoo.data.cards import require_files
 from zoo.data.loading import EpochIndex, eval_loader, sample_generator, train_loader
 from zoo.errors import ConfigError, DataError
+from zoo.files import parsing
 from zoo.humans.crops import Augmentation, CropMode, Variation, crop_keypoints, take_crop, turn_points
 from zoo.humans.joints import H36M_TO_J14, J24_TO_J14, flip_pose
 from zoo.humans.results import read_picture
@@ -73,11 +74,8 @@ class AnnotatedImages(Dataset[HumanBatch]):
         self.crop_mode = crop_mode
         self.pictures, self.img_size, self.augmentation = pictures, img_size, augmentation
         self.seed, self.offset, self.truth_joints = seed, offset, truth_joints
-        try:
-            with np.load(annotations, allow_pickle=False) as arrays:
-                content = {name: arrays[name] for name in arrays.files}
-        except (OSError, ValueError) as error:
-            raise DataError(f"{annotations} can't be read as annotations ({error}).") from None
+        with parsing(annotations, "annotations"), np.load(annotations, allow_pickle=False) as arrays:
+            content = {name: arrays[name] for name in arrays.files}
         missing = [key for key in ("imgname", "center", "scale") if key not in content]
         if missing:
             raise DataError(

@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 
 from zoo.data.loading import full_batch_loader
 from zoo.errors import ConfigError, DataError
+from zoo.files import parsing
 from zoo.registry import register_data
 
 
@@ -182,14 +183,11 @@ def read_potential_table(path: Path) -> tuple[NDArray[np.float64], NDArray[np.fl
 
 
 def _read_npz(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            missing = [name for name in ("x", "V") if name not in file]
-            if missing:
-                raise DataError(f"{path} has no array {' and no '.join(missing)}; it has {', '.join(file) or 'none'}.")
-            return np.asarray(file["x"], dtype=np.float64), np.asarray(file["V"], dtype=np.float64)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path} is no readable .npz file of numbers ({error}).") from None
+    with parsing(path, "an .npz file of numbers"), np.load(path, allow_pickle=False) as file:
+        missing = [name for name in ("x", "V") if name not in file]
+        if missing:
+            raise DataError(f"{path} has no array {' and no '.join(missing)}; it has {', '.join(file) or 'none'}.")
+        return np.asarray(file["x"], dtype=np.float64), np.asarray(file["V"], dtype=np.float64)
 
 
 def _read_csv(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -10,6 +10,7 @@ from torch.utils.data import Dataset
 from zoo.data.cards import require_files
 from zoo.data.fields import Array, FieldBatch, FieldDataModule, FieldWindows
 from zoo.errors import DataError
+from zoo.files import parsing
 from zoo.registry import register_data
 
 _CAMERA_MAX = (4.3574872, 4.3590126, 4.4561429, 4.42352962, 4.29803944)
@@ -44,11 +45,8 @@ class ScalarFlowFilms:
         return np.stack([self._frame(path) for path in self.films[run][start:stop]])[:, None]
 
     def _frame(self, path: Path) -> Array:
-        try:
-            with np.load(path, allow_pickle=False) as content:
-                images = content["data"]
-        except Exception as error:  # numpy raises what zip, zlib and pickle raise
-            raise DataError(f"{path} is damaged or no frame of ScalarFlow ({error}).") from None
+        with parsing(path, "a frame of ScalarFlow"), np.load(path, allow_pickle=False) as content:
+            images = content["data"]
         if images.ndim == 4 and images.shape[-1] == 1:
             images = images[..., 0]
         if images.ndim != 3 or images.shape[0] <= self.camera:

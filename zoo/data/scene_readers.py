@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from zoo.data.colmap_sizes import check_sizes
 from zoo.data.scene_views import Scene, opengl_to_viewmat
 from zoo.download import cache_dir
 from zoo.errors import DataError
+from zoo.files import parsing
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp")
 _MODEL_FOLDERS = ("sparse/0", "sparse", "colmap/sparse/0", ".")
@@ -60,19 +62,14 @@ def read_image(path: Path, background: float = 0.0) -> NDArray[np.uint8]:
     Raises:
         DataError: it is absent or can't be read.
     """
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
-    try:
-        with Image.open(path) as picture:
-            if picture.mode in ("RGBA", "LA", "P"):
-                rgba = np.asarray(picture.convert("RGBA"), dtype=np.float32) / 255
-                rgb = rgba[..., :3] * rgba[..., 3:] + background * (1 - rgba[..., 3:])
-                return np.round(255 * rgb).astype(np.uint8)
-            return np.array(picture.convert("RGB"))
-    except FileNotFoundError:
-        raise DataError(f"There is no image {path}.") from None
-    except (UnidentifiedImageError, OSError, ValueError) as error:
-        raise DataError(f"{path} is no readable image ({error}).") from None
+    with parsing(path, "an image"), Image.open(path) as picture:
+        if picture.mode in ("RGBA", "LA", "P"):
+            rgba = np.asarray(picture.convert("RGBA"), dtype=np.float32) / 255
+            rgb = rgba[..., :3] * rgba[..., 3:] + background * (1 - rgba[..., 3:])
+            return np.round(255 * rgb).astype(np.uint8)
+        return np.array(picture.convert("RGB"))
 
 
 def shrink(image: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
@@ -110,23 +107,26 @@ def read_colmap(
         DataError: the model is damaged or empty, or photographs are missing.
     """
     pycolmap = _pycolmap()
-    try:
+    if with_images and not images.is_dir():
+        beside = sorted(p.name for p in path.glob("images*") if p.is_dir())
+        raise DataError(f"There is no folder {images} with the photographs. {_known('data.images', beside)}")
+    with parsing(model, "a COLMAP model"):
+        check_sizes(model)
         reconstruction = pycolmap.Reconstruction(str(model))
-    except (RuntimeError, ValueError, OSError, IndexError) as error:
-        raise DataError(f"The COLMAP model in {model} can't be read: {error}") from None
+        return _scene(reconstruction, path, model, images if with_images else None, max_side, test_every)
+
+
+def _scene(reconstruction: Any, path: Path, model: Path, images: Path | None, max_side: int, test_every: int) -> Scene:
     names = {key: image.name for key, image in reconstruction.images.items()} | _names_in_text(model)
     found = sorted(reconstruction.images.items(), key=lambda item: names[item[0]])
     if not found:
         raise DataError(f"The COLMAP model in {model} has no images.")
-    if with_images and not images.is_dir():
-        beside = sorted(p.name for p in path.glob("images*") if p.is_dir())
-        raise DataError(f"There is no folder {images} with the photographs. {_known('data.images', beside)}")
     pictures, viewmats, Ks = [], [], []
     for key, image in found:
         camera = reconstruction.cameras[image.camera_id]
         viewmat = np.eye(4)
         viewmat[:3] = image.cam_from_world().matrix()
-        if with_images:
+        if images is not None:
             picture, K = _undistorted(read_image(images / names[key]), camera, max_side)
         else:
             picture, K = np.zeros((camera.height, camera.width, 3), np.uint8), camera.calibration_matrix()
@@ -134,6 +134,8 @@ def read_colmap(
         viewmats.append(viewmat)
         Ks.append(K)
     points = [point for _, point in sorted(reconstruction.points3D.items())]
+    if not (np.isfinite(viewmats).all() and np.isfinite(Ks).all()):
+        raise DataError(f"The COLMAP model in {model} holds NaN or infinity.")
     return Scene(
         name=path.resolve().name,
         names=[names[key] for key, _ in found],
@@ -271,7 +273,13 @@ def read_transforms(
             split = split if held_out else 0
     else:
         raise DataError(f"{path} has neither transforms.json nor transforms_train.json.")
-    background = float(white_background)
+    with parsing(whole if whole.is_file() else train, "a transforms file"):
+        return _scene_of_frames(path, frames, split, max_side, float(white_background), with_images)
+
+
+def _scene_of_frames(
+    path: Path, frames: list[dict[str, Any]], test_every: int, max_side: int, background: float, with_images: bool
+) -> Scene:
     images, Ks, viewmats, names = [], [], [], []
     for frame in frames:
         file = _picture_of(path, frame["file_path"])
@@ -283,6 +291,8 @@ def read_transforms(
         Ks.append(_scaled(K, limited[0] / width, limited[1] / height))
         viewmats.append(opengl_to_viewmat(np.array(frame["transform_matrix"], dtype=np.float64)))
         names.append(str(frame["file_path"]))
+    if not (np.isfinite(viewmats).all() and np.isfinite(Ks).all()):
+        raise ValueError("a camera with NaN or infinity")
     points, colors = np.zeros((0, 3)), np.zeros((0, 3), np.uint8)
     cloud = frames[0].get("ply_file_path")
     if cloud:
@@ -296,7 +306,7 @@ def read_transforms(
         points=points,
         point_colors=colors,
         background=(background,) * 3,
-        test_every=split,
+        test_every=test_every,
     )
 
 
@@ -313,7 +323,7 @@ def _interleave(train: list[Any], test: list[Any], every: int) -> list[Any]:
 
 def _frames(file: Path) -> list[dict[str, Any]]:
     """The file's frames, each with the file's own values for what it does not say itself."""
-    try:
+    with parsing(file, "a transforms file"):
         content = json.loads(file.read_text(encoding="utf-8"))
         shared = {key: value for key, value in content.items() if key != "frames"}
         frames = [{**shared, **frame} for frame in content["frames"]]
@@ -322,8 +332,6 @@ def _frames(file: Path) -> list[dict[str, Any]]:
                 raise DataError(f"{file}: the transform_matrix of {frame['file_path']} is not 4 x 4.")
             if any(abs(float(frame.get(key, 0))) > 1e-8 for key in ("k1", "k2", "k3", "k4", "p1", "p2")):
                 raise DataError(f"{file} describes distorted pictures: undistort them first (ns-process-data does).")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{file} is no usable transforms file ({error!r}).") from None
     if not frames:
         raise DataError(f"{file} lists no frames.")
     return frames
@@ -359,14 +367,12 @@ def read_points(file: Path) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
         DataError: the file is absent or no cloud of points.
     """
     plyfile = need_plyfile()
-    try:
+    with parsing(file, "a cloud of points"):
         vertex = plyfile.PlyData.read(str(file))["vertex"]
         points = np.stack([vertex[k] for k in ("x", "y", "z")], axis=-1).astype(np.float64)
-    except (OSError, KeyError, ValueError, plyfile.PlyParseError) as error:
-        raise DataError(f"{file} is no readable cloud of points ({error}).") from None
-    names = {p.name for p in vertex.properties}
-    if {"red", "green", "blue"} <= names:
-        colors = np.stack([vertex[k] for k in ("red", "green", "blue")], axis=-1).astype(np.uint8)
-    else:
-        colors = np.full((len(points), 3), 128, np.uint8)
+        names = {p.name for p in vertex.properties}
+        if {"red", "green", "blue"} <= names:
+            colors = np.stack([vertex[k] for k in ("red", "green", "blue")], axis=-1).astype(np.uint8)
+        else:
+            colors = np.full((len(points), 3), 128, np.uint8)
     return points, colors

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo.errors import DataError
-from zoo.files import atomic_path
+from zoo.files import atomic_path, parsing
 
 Array = NDArray[Any]
 SUFFIXES = (".ply", ".obj", ".glb", ".stl")
@@ -45,8 +45,6 @@ def read_mesh(path: Path) -> tuple[Array, Array]:
     """
     import trimesh
 
-    try:
+    with parsing(path, "a mesh"):
         mesh: Any = trimesh.load(path, process=False, force="mesh")
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise DataError(f"{path} can't be read as a mesh ({error}).") from None
-    return np.asarray(mesh.vertices), np.asarray(mesh.faces)
+        return np.asarray(mesh.vertices), np.asarray(mesh.faces)

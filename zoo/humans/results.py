@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from zoo.errors import DataError
-from zoo.files import atomic_path, write_json
+from zoo.files import atomic_path, parsing, write_json
 from zoo.humans.meshes import SUFFIXES, write_mesh
 from zoo.humans.render import render
 
@@ -99,10 +99,5 @@ def read_picture(path: Path) -> Array:
     Raises:
         DataError: it is absent or no picture.
     """
-    try:
-        with Image.open(path) as opened:
-            return np.asarray(opened.convert("RGB"), np.float32) / 255
-    except FileNotFoundError:
-        raise DataError(f"There is no picture {path}.") from None
-    except (UnidentifiedImageError, OSError, ValueError) as error:
-        raise DataError(f"{path} can't be read as a picture ({error}).") from None
+    with parsing(path, "a picture"), Image.open(path) as opened:
+        return np.asarray(opened.convert("RGB"), np.float32) / 255

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo.errors import DataError
-from zoo.files import atomic_path
+from zoo.files import atomic_path, parsing
 
 Array = NDArray[Any]
 GENDERS = ("neutral", "male", "female")
@@ -101,13 +101,11 @@ def read_pickle(path: Path) -> dict[str, Any]:
     Raises:
         DataError: it is absent, damaged, or names anything but arrays.
     """
-    try:
+    with parsing(path, "a body model"):
         content = _Unpickler(io.BytesIO(path.read_bytes()), encoding="latin1").load()
-    except (OSError, pickle.UnpicklingError, EOFError, AttributeError, ImportError, IndexError, ValueError) as error:
-        raise DataError(f"{path} can't be read as a body model ({error}).") from None
-    if not isinstance(content, dict):
-        raise DataError(f"{path} holds no dictionary, so it is no body model.")
-    return {key: _array(value) if isinstance(value, _Stub) else value for key, value in content.items()}
+        if not isinstance(content, dict):
+            raise DataError(f"{path} holds no dictionary, so it is no body model.")
+        return {key: _array(value) if isinstance(value, _Stub) else value for key, value in content.items()}
 
 
 def from_dict(content: dict[str, Any], num_betas: int = 10, source: str = "the body model") -> SMPLArrays:
@@ -159,13 +157,11 @@ def load_smpl(path: str | Path, gender: str = "neutral", num_betas: int = 10) ->
         if not found:
             raise DataError(f"{path} has neither {name}.pkl nor {name}.npz. Rename the downloaded files so.")
         path = found[0]
-    if path.suffix != ".npz":
-        return from_dict(read_pickle(path), num_betas, str(path))
-    try:
+    with parsing(path, "a body model"):
+        if path.suffix != ".npz":
+            return from_dict(read_pickle(path), num_betas, str(path))
         with np.load(path, allow_pickle=False) as arrays:
             return from_dict(dict(arrays), num_betas, str(path))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} can't be read as a body model ({error}).") from None
 
 
 def convert_smpl(source: str | Path, target: str | Path) -> None:

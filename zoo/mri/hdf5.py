@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo.errors import DataError
-from zoo.files import atomic_path
+from zoo.files import atomic_path, parsing
 
 if TYPE_CHECKING:
     import h5py
@@ -39,13 +39,10 @@ def reading(path: Path) -> Iterator[h5py.File]:
             is not installed.
     """
     try:
-        yield _open(path, path.stat().st_mtime_ns, os.getpid())
-    except FileNotFoundError:
-        raise DataError(f"There is no file {path}.") from None
+        with parsing(path, "HDF5 of the expected layout"):
+            yield _open(path, path.stat().st_mtime_ns, os.getpid())
     except ModuleNotFoundError:
         raise DataError('HDF5 files need h5py: pip install "zoo[mri]".') from None
-    except (OSError, KeyError, RuntimeError) as error:
-        raise DataError(f"{path} is damaged, truncated or of another layout: {error}") from None
 
 
 def get_dataset(file: h5py.File, key: str) -> h5py.Dataset:

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from zoo.errors import DataError
+from zoo.files import parsing
 from zoo.mri.fourier import ifft2
 from zoo.mri.hdf5 import IsmrmrdHeader, get_dataset, reading
 from zoo.mri.operators import center_crop, rss
@@ -189,12 +190,8 @@ class FileVolume(Volume):
             return tuple(dataset.shape), dataset.dtype
 
     def _map(self) -> NDArray[Any]:
-        try:
+        with parsing(self.path, "a .npy file"):
             return np.load(self.path, mmap_mode="r", allow_pickle=False)
-        except FileNotFoundError:
-            raise DataError(f"There is no file {self.path}.") from None
-        except (OSError, ValueError, EOFError) as error:
-            raise DataError(f"{self.path} is damaged, truncated or no .npy file: {error}") from None
 
     def kspace(self, index: int) -> NDArray[np.complex64]:
         """One slice (C, H, W)."""
@@ -233,7 +230,10 @@ class FastMRIVolume(FileVolume):
     def __init__(self, path: str | Path) -> None:
         with reading(Path(path)) as file:
             dimensions = get_dataset(file, "kspace").ndim
-            header = IsmrmrdHeader(get_dataset(file, "ismrmrd_header")[()])
+            try:
+                header = IsmrmrdHeader(get_dataset(file, "ismrmrd_header")[()])
+            except DataError as error:
+                raise DataError(f"{path}: {error}") from None
             mask = np.asarray(file["mask"]).astype(bool).reshape(-1) if "mask" in file else None
             self.largest = float(file.attrs["max"]) if "max" in file.attrs else None
         super().__init__(path, FASTMRI_LAYOUTS[4 - dimensions] if dimensions in (3, 4) else None)

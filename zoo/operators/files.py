@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from zoo.errors import DataError
-from zoo.files import atomic_path
+from zoo.files import atomic_path, parsing
 
 
 def read_fields(path: Path, channels: int, dims: int) -> Tensor:
@@ -25,10 +25,8 @@ def read_fields(path: Path, channels: int, dims: int) -> Tensor:
     """
     if not path.is_file():
         raise DataError(f"There is no file {path}.")
-    try:
+    with parsing(path, "a .npy file"):
         array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path} is no readable .npy file ({error}).") from None
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub":
         raise DataError(f"{path} should hold one array of real numbers.")
     if array.ndim == dims and channels == 1:

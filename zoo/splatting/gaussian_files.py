@@ -9,7 +9,7 @@ import torch
 
 from zoo.data.scene_readers import need_plyfile
 from zoo.errors import DataError
-from zoo.files import atomic_path
+from zoo.files import atomic_path, parsing
 from zoo.ops.spherical_harmonics import sh0_to_rgb, sh_count
 from zoo.splatting.gaussians import Rows
 
@@ -61,7 +61,7 @@ def read_ply(path: Path) -> Rows:
     plyfile = need_plyfile()
     if not path.is_file():
         raise DataError(f"There is no file {path}.")
-    try:
+    with parsing(path, "Gaussians in the layout of 3DGS"):
         vertex = plyfile.PlyData.read(str(path))["vertex"]
         names = [p.name for p in vertex.properties]
         rest = sum(name.startswith("f_rest_") for name in names)
@@ -84,8 +84,6 @@ def read_ply(path: Path) -> Rows:
             "sh0": read("f_dc_0", "f_dc_1", "f_dc_2").unsqueeze(1),
             "shN": higher,
         }
-    except (OSError, KeyError, ValueError, plyfile.PlyParseError) as error:
-        raise DataError(f"{path} holds no Gaussians in the layout of 3DGS ({error}).") from None
 
 
 def write_splat(path: Path, rows: Rows) -> None:

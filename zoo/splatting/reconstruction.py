@@ -11,12 +11,14 @@ from typing import Any, Protocol, TypedDict
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from torch import Tensor
 
 from zoo.data.scene_views import Scene, ViewBatch
 from zoo.errors import ConfigError, DataError
 from zoo.module import ZooModule
 from zoo.ops import native
+from zoo.ops.spherical_harmonics import sh0_to_rgb
 from zoo.ops.ssim import ssim
 from zoo.splatting import figures, fly_through
 from zoo.splatting.gaussian_files import write_ply, write_splat
@@ -254,6 +256,16 @@ class Reconstruction(ZooModule):
         seconds = time.perf_counter() - start
         fly_through.write_film(output, [(255 * p.cpu()).round().byte().numpy() for p in pictures], fps)
         return {**facts, "frames": len(pictures), "frames per second rendered": round(len(pictures) / seconds, 1)}
+
+    def points_in_space(self) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+        """Centres and colours of the Gaussians that are at least half opaque, as the first camera sees them."""
+        network = self.network
+        if len(network.means) == 0:
+            return None
+        visible = network.opacities.sigmoid() >= 0.5
+        places = network.means[visible].detach() @ network.key_viewmats[0, :3, :3].to(network.means).T
+        colours = sh0_to_rgb(network.sh0[visible, 0].detach()).clamp(0, 1)
+        return places.cpu().numpy().astype(np.float32), colours.cpu().numpy().astype(np.float32)
 
     def view(self, port: int = 8080) -> Any:
         """Starts the viewer in the browser; see `zoo.splatting.viewer.start`."""

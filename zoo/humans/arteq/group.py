@@ -15,7 +15,7 @@ import torch
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-GroupName = Literal["icosahedral", "tetrahedral"]
+GroupName = Literal["icosahedral", "tetrahedral", "trivial"]
 KernelName = Literal["epn", "orbit"]
 
 # Places of EPN's 60 rotations in the order in which `_closure` finds them. EPN numbers them by the faces of its mesh;
@@ -90,7 +90,7 @@ class RotationGroup:
 
 @cache
 def rotation_group(name: GroupName = "icosahedral") -> RotationGroup:
-    """The 60 rotations of the icosahedron in EPN's order, or the 12 of a tetrahedron among them.
+    """The 60 rotations of the icosahedron in EPN's order, the 12 of a tetrahedron among them, or none but the identity.
 
     The icosahedral group is the closure of a third of a turn about (1, 0, 0) and a fifth of one about the vertex
     direction (cos d, 0, -sin d), cos d = sqrt((5 + 2 sqrt 5) / 15). Its group convolutions mix 12 rotations,
@@ -104,8 +104,10 @@ def rotation_group(name: GroupName = "icosahedral") -> RotationGroup:
         rotations = _closure([third, fifth])[list(_EPN_ORDER)]
     elif name == "tetrahedral":
         rotations = _closure([third, _half_turn(third)])
+    elif name == "trivial":
+        rotations = torch.eye(3, dtype=torch.float64)[None]
     else:
-        raise ValueError(f"there is no group {name!r}: use 'icosahedral' or 'tetrahedral'")
+        raise ValueError(f"there is no group {name!r}: use 'icosahedral', 'tetrahedral' or 'trivial'")
     product = _index(rotations[:, None] @ rotations[None], rotations)
     inverse = _index(rotations.mT, rotations)
     neighbours = product[:, list(_EPN_NEIGHBOURS)] if name == "icosahedral" else product
@@ -120,7 +122,7 @@ def kernel_points(kernel: KernelName, group: GroupName = "icosahedral") -> Tenso
         kernel: ``"epn"``, the official 24 points; ``"orbit"``, the origin and whole orbits of the group, so that
             its rotations only permute the points: the 12 vertices of the icosahedron, or the 4 + 4 threefold and 6
             twofold axes of the tetrahedron.
-        group: whose orbits.
+        group: whose orbits; the trivial group takes the tetrahedron's.
     """
     if kernel == "epn":
         points = torch.tensor(_EPN_POINTS, dtype=torch.float64)
@@ -128,7 +130,7 @@ def kernel_points(kernel: KernelName, group: GroupName = "icosahedral") -> Tenso
     third, fifth = _generators()
     origin = torch.zeros(1, 3, dtype=torch.float64)
     axes = [_axis(fifth)] if group == "icosahedral" else [_axis(third), -_axis(third), _axis(_half_turn(third))]
-    rotations = rotation_group(group).rotations
+    rotations = rotation_group("tetrahedral" if group == "trivial" else group).rotations
     return torch.cat([origin, *(_distinct(rotations @ axis) for axis in axes)])
 
 

@@ -135,7 +135,7 @@ def mean_rotation(weights: Tensor, rotations: Tensor) -> Tensor:
         return nearest_rotation(total)
 
 
-def nearest_rotation(matrices: Tensor, damping: float = 1e-4) -> Tensor:
+def nearest_rotation(matrices: Tensor, damping: float = 1e-5) -> Tensor:
     """The rotation nearest to each matrix, (..., 3, 3) -> (..., 3, 3), by SVD.
 
     Where two rotations are about as near, the derivative 1 / t, t being a sum of two (signed) singular values, is
@@ -203,9 +203,9 @@ def three_nearest(points: Tensor, support: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def interpolate(features: Tensor, index: Tensor, weights: Tensor) -> Tensor:
-    """Features (B, S, C) of support points at points, (B, N, 3) twice -> (B, N, C)."""
-    batch = torch.arange(len(features), device=features.device)[:, None, None]
-    return (features[batch, index] * weights.unsqueeze(-1)).sum(2)
+    """Features (B, S, ...) of support points at points, (B, N, 3) twice -> (B, N, ...)."""
+    dense = weights.new_zeros(*index.shape[:2], features.shape[1]).scatter_add(2, index, weights)
+    return (dense.to(features.dtype) @ features.flatten(2)).unflatten(2, features.shape[2:])
 
 
 def spread(values: Tensor, index: Tensor, weights: Tensor, support: int) -> Tensor:

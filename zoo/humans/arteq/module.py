@@ -15,10 +15,10 @@ class ArtEq(CloudRegression):
 
     Args:
         group, kernel, mlps, strides, radii, neighbors, attention_heads, part_hidden, pose_value_dim,
-            shape_value_dim, kinematic_cond: see `zoo.humans.arteq.network.ArtEqNetwork`.
+            shape_value_dim, kinematic_cond, context, context_dim: see `zoo.humans.arteq.network.ArtEqNetwork`.
         lr: learning rate of Adam.
-        schedule: ``"constant"`` (the paper's) or ``"cosine"``.
-        segmentation_warmup: epochs in which features are gathered by the true parts.
+        schedule: ``"constant"`` (the paper's), or ``"cosine"``, with a rise before it.
+        segmentation_warmup: epochs, or part of one, in which features are gathered by the true parts.
         first_pose_only: as the official code, learn rotations from the first body of each batch only.
         train_feet: learn the rotations of the feet, which have no points; the official code does not.
         segmentation_weight, rotations_weight, betas_weight, joints_weight, vertices_weight, normals_weight,
@@ -27,6 +27,8 @@ class ArtEq(CloudRegression):
         vertex_step: losses take every so many vertices.
         body: model file or folder, see `zoo.humans.body.load_body`; None for the stand-in.
         gender: of the body.
+        scan_points: how many points of a scan prediction takes, unless told otherwise; best about as many as in
+            training, where neighbours lie as far apart.
     """
 
     network: ArtEqNetwork
@@ -44,9 +46,11 @@ class ArtEq(CloudRegression):
         pose_value_dim: int = 128,
         shape_value_dim: int = 6,
         kinematic_cond: bool = True,
+        context: int = 0,
+        context_dim: int = 64,
         lr: float = 1e-4,
         schedule: Schedule = "constant",
-        segmentation_warmup: int = 1,
+        segmentation_warmup: float = 1.0,
         first_pose_only: bool = False,
         train_feet: bool = True,
         segmentation_weight: float = 5.0,
@@ -61,6 +65,7 @@ class ArtEq(CloudRegression):
         vertex_step: int = 1,
         body: str | None = None,
         gender: str = "neutral",
+        scan_points: int = 5000,
     ) -> None:
         weights = LossWeights(
             segmentation_weight,
@@ -84,6 +89,8 @@ class ArtEq(CloudRegression):
             pose_value_dim,
             shape_value_dim,
             kinematic_cond,
+            context,
+            context_dim,
         )
         super().__init__(network, weights, markers, vertex_step, body, gender)
         self.save_hyperparameters()

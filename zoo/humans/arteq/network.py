@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo.humans.arteq.context import CloudContext, FramePoseHead, in_frames
 from zoo.humans.arteq.convolution import ConvSetting, SeparableBlock
 from zoo.humans.arteq.group import GroupName, KernelName, rotation_group
 from zoo.humans.arteq.heads import PartSegmentation, PoseHead, ShapeHead, interpolate, spread, three_nearest
@@ -102,7 +103,8 @@ class ArtEqNetwork(nn.Module):
     segmentation and betas as they are and makes the pose R times what it was.
 
     Args:
-        group: ``"icosahedral"`` (60 rotations) or ``"tetrahedral"`` (12).
+        group: ``"icosahedral"`` (60 rotations), ``"tetrahedral"`` (12), or ``"trivial"`` (1: the same network without
+            equivariance, to compare to).
         kernel: ``"epn"``, the official convolutions; ``"orbit"``, whose kernel points the group permutes, with the
             nearest neighbours in any order of the points: faster, for new training.
         mlps, strides, radii, neighbors: see `conv_settings`.
@@ -111,6 +113,9 @@ class ArtEqNetwork(nn.Module):
         pose_value_dim: width of the pose head behind its attention.
         shape_value_dim: numbers that each part contributes to the shape.
         kinematic_cond: each part sees its parent's features, too.
+        context: how often points see the whole cloud, and parts the whole body, see `zoo.humans.arteq.context`; 0, as
+            in the paper, for features of a part that depend on nothing far from it.
+        context_dim: width of that.
 
     Raises:
         ValueError: widths, strides, radii and neighbours do not belong together.
@@ -129,6 +134,8 @@ class ArtEqNetwork(nn.Module):
         pose_value_dim: int = 128,
         shape_value_dim: int = 6,
         kinematic_cond: bool = True,
+        context: int = 0,
+        context_dim: int = 64,
     ) -> None:
         super().__init__()
         count = sum(map(len, mlps))
@@ -138,12 +145,22 @@ class ArtEqNetwork(nn.Module):
                 "as convolutions"
             )
         self.encoder = Encoder(conv_settings(mlps, strides, radii, neighbors), group, kernel)
-        width = mlps[-1][-1]
         self.kinematic_cond = kinematic_cond
-        dim = 2 * width if kinematic_cond else width
-        self.part_segmentation = PartSegmentation(width, part_hidden, NUM_PARTS)
-        self.pose_head = PoseHead(dim, attention_heads, pose_value_dim)
-        self.shape_head = ShapeHead(dim, attention_heads, shape_value_dim, NUM_PARTS, 10)
+        width, times = mlps[-1][-1], 2 if kinematic_cond else 1
+        self.context: CloudContext | None = None
+        self.pose_head: PoseHead | FramePoseHead
+        if context:
+            self.context = CloudContext(width, context_dim, context_dim // 2, context)
+            self.part_segmentation = PartSegmentation(2 * (context_dim // 2), part_hidden, NUM_PARTS)
+            of_part = times * (context_dim // 2 + 3)  # with the part's place
+            rotations_seen = self.encoder.neighbours.shape[1]
+            self.pose_head = FramePoseHead(of_part, pose_value_dim, NUM_PARTS, context, rotations_seen)
+            of_part = pose_value_dim
+        else:
+            self.part_segmentation = PartSegmentation(width, part_hidden, NUM_PARTS)
+            of_part = times * width
+            self.pose_head = PoseHead(of_part, attention_heads, pose_value_dim)
+        self.shape_head = ShapeHead(of_part, attention_heads, shape_value_dim, NUM_PARTS, 10)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
@@ -156,19 +173,32 @@ class ArtEqNetwork(nn.Module):
             segmentation: (B, N, 22) to gather the parts' features with, instead of the one found.
         """
         support, features = self.encoder(points)
-        index, weights = three_nearest(points, support)
-        logits = self.part_segmentation(interpolate(features.mean(2), index, weights))
+        near, rotations = three_nearest(points, support), self.encoder.rotations
+        if self.context is None:
+            invariant = interpolate(features.mean(2), *near)
+        else:
+            centre = points.mean(1, keepdim=True)
+            places = points - centre
+            features = self.context(features, support - centre, places, near, rotations)
+            invariant = torch.cat([features.mean(2), features.amax(2)], -1)
+        logits = self.part_segmentation(invariant)
         found = logits.softmax(-1)
-        parts = self._part_features(features, index, weights, found if segmentation is None else segmentation)
-        pose = self.pose_head(parts, self.encoder.rotations)
+        shares = F.normalize(found if segmentation is None else segmentation, p=1.0, dim=1)  # of the points in a part
+        if self.context is None:
+            # The mean over points of interpolated features is one over the support points: features of all points
+            # and rotations are never made.
+            parts = _weighted(features, spread(shares, *near, features.shape[1]))
+        else:
+            parts = torch.cat([_weighted(features, shares), in_frames(shares.mT @ places, rotations)], -1)
+        if self.kinematic_cond:
+            parts = torch.cat([parts[:, list(PARENTS)], parts], -1)
+        if isinstance(self.pose_head, FramePoseHead):
+            pose, parts = self.pose_head(parts, rotations, self.encoder.neighbours)
+        else:
+            pose = self.pose_head(parts, rotations)
         return ArtEqOutput(found, pose, self.shape_head(parts.mean(2)), logits)
 
-    def _part_features(self, features: Tensor, index: Tensor, weights: Tensor, segmentation: Tensor) -> Tensor:
-        """Mean features (B, J, A, C) of the parts, with their parents' in front.
 
-        The mean over points of interpolated features is one over the support points: features of all points and
-        rotations are never made.
-        """
-        shares = spread(F.normalize(segmentation, p=1.0, dim=1), index, weights, features.shape[1])
-        own = (shares.mT @ features.flatten(2)).unflatten(2, tuple(features.shape[2:]))
-        return torch.cat([own[:, list(PARENTS)], own], -1) if self.kinematic_cond else own
+def _weighted(features: Tensor, shares: Tensor) -> Tensor:
+    """Features (B, S, A, C) summed with the shares (B, S, J) -> (B, J, A, C)."""
+    return (shares.mT @ features.flatten(2)).unflatten(2, features.shape[2:])

@@ -44,8 +44,10 @@ def sample_surface(
         shared: as the official code does it: places and noise are drawn once, from the first body, for all.
     """
     drawn = vertices[:1] if shared else vertices
-    corners = drawn[:, faces]  # (B, F, 3, 3)
-    area = torch.linalg.cross(corners[:, :, 1] - corners[:, :, 0], corners[:, :, 2] - corners[:, :, 0]).norm(dim=-1)
+    # `index_select` is several times faster here than indexing, and so is the cross product by coordinates.
+    corners = drawn.index_select(1, faces.flatten()).unflatten(1, (-1, 3))  # (B, F, 3, 3)
+    (ax, ay, az), (bx, by, bz) = ((corners[:, :, k] - corners[:, :, 0]).unbind(-1) for k in (1, 2))
+    area = ((ay * bz - az * by).square() + (az * bx - ax * bz).square() + (ax * by - ay * bx).square()).sqrt()
     # Strata of equal area hold a point each: fewer clumps than independent draws.
     edges = area.cumsum(1)
     places = (torch.arange(count) + torch.rand(len(drawn), count, generator=generator)) / count

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo.errors import ConfigError, DataError
-from zoo.files import atomic_path, write_json
+from zoo.files import atomic_path, parsing, write_json
 from zoo.humans.meshes import SUFFIXES, write_mesh
 
 Array = NDArray[Any]
@@ -35,10 +35,8 @@ def read_points(path: Path, count: int, seed: int = 0) -> Array:
         raise DataError(f"There is no scan {path}.")
     if path.suffix not in SCAN_SUFFIXES:
         raise DataError(f"{path} should end in one of {', '.join(SCAN_SUFFIXES)} to be read as a scan.")
-    try:
+    with parsing(path, "a scan"):
         points = _READERS[path.suffix](path, count, seed)
-    except (OSError, ValueError, KeyError, IndexError, AttributeError) as error:
-        raise DataError(f"{path} can't be read as a scan ({error}).") from None
     if points.ndim != 2 or points.shape[1] < 3:
         raise DataError(f"{path} has an array of the shape {points.shape}, expected (N, 3).")
     points = points[np.isfinite(points).all(1), :3].astype(np.float32)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo.errors import DataError
-from zoo.files import write_json
+from zoo.files import parsing, write_json
 from zoo.humans.learnable_smplify.fitting import FittedMotion
 from zoo.humans.meshes import SUFFIXES, write_mesh
 from zoo.humans.motion.sequence import Motion, write_amass
@@ -51,9 +51,7 @@ def read_joints(path: Path) -> JointFile:
     """
     if path.suffix not in INPUTS:
         raise DataError(f"{path} should end in one of {', '.join(INPUTS)} to be read as joints.")
-    if not path.is_file():
-        raise DataError(f"There is no file {path}.")
-    try:
+    with parsing(path, "joints"):
         if path.suffix == ".json":
             content = json.loads(path.read_text(encoding="utf-8"))
             fields = content if isinstance(content, dict) else {"joints": content}
@@ -67,8 +65,6 @@ def read_joints(path: Path) -> JointFile:
             for name in ("joints", "confidence", "pose", "betas")
             if fields.get(name) is not None
         }
-    except (OSError, ValueError, TypeError, EOFError) as error:
-        raise DataError(f"{path} can't be read as joints ({error}).") from None
     joints = arrays["joints"]
     joints = joints[None] if joints.ndim == 2 else joints
     if joints.ndim != 3 or joints.shape[-1] not in (3, 4) or len(joints) == 0:
@@ -80,6 +76,8 @@ def read_joints(path: Path) -> JointFile:
     pose, betas = (None if name not in arrays else arrays[name].ravel() for name in ("pose", "betas"))
     if pose is not None and pose.shape != (72,):
         raise DataError(f"{path}: the pose has {pose.size} numbers, expected 72.")
+    if betas is not None and betas.shape != (10,):
+        raise DataError(f"{path}: there are {betas.size} betas, expected 10.")
     return JointFile(joints[..., :3], confidence, pose, betas)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo.errors import DataError
+from zoo.files import parsing
 from zoo.humans.motion.sequence import Motion
 from zoo.humans.smpl_file import read_pickle
 
@@ -29,6 +30,11 @@ def read_3dpw(path: str | Path) -> list[Motion]:
     missing = [name for name in ("poses", "betas", "trans") if name not in content]
     if missing:
         raise DataError(f"{path} is no sequence of 3DPW: it has no {', '.join(missing)}.")
+    with parsing(path, "a sequence of 3DPW"):
+        return _people(path, content)
+
+
+def _people(path: Path, content: dict[str, Any]) -> list[Motion]:
     people = []
     for number, (pose, betas, trans) in enumerate(
         zip(content["poses"], content["betas"], content["trans"], strict=True)
@@ -84,13 +90,12 @@ def read_rich(folder: str | Path) -> list[Motion]:
         numbers = np.array(sorted(files))
         poses, trans = np.zeros((len(numbers), 72), np.float32), np.zeros((len(numbers), 3), np.float32)
         for row, number in enumerate(numbers):
-            content = read_pickle(files[int(number)])
-            try:
+            file = files[int(number)]
+            content = read_pickle(file)
+            with parsing(file, "a file of RICH"):
                 poses[row, :3] = np.asarray(content["global_orient"]).ravel()
                 poses[row, 3:66] = np.asarray(content["body_pose"]).ravel()
                 trans[row] = np.asarray(content["transl"]).ravel()
-            except (KeyError, ValueError) as error:
-                raise DataError(f"{files[int(number)]} is no file of RICH ({error}).") from None
         whole = Motion(poses, trans, np.zeros(10, np.float32), _FPS, "y", name=f"{folder.name}_{subject}")
         gaps = np.split(np.arange(len(numbers)), np.flatnonzero(np.diff(numbers) != 1) + 1)
         people += [run for gap in gaps for run in _runs(whole, gap)]

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from zoo.errors import DataError
-from zoo.files import atomic_path
+from zoo.files import atomic_path, parsing
 from zoo.humans.rotations import rotmat_to_rotvec, rotvec_to_rotmat
 
 Array = NDArray[Any]
@@ -74,37 +74,48 @@ def read_amass(path: str | Path) -> Motion:
         DataError: it is absent, damaged or of neither layout.
     """
     path = Path(path)
+    with parsing(path, "an AMASS file"), np.load(path, allow_pickle=False) as arrays:
+        content = {name: arrays[name] for name in arrays.files if name in _AMASS_KEYS}
+        gender = _gender(arrays)
+        if "poses" in content:
+            body = content["poses"][:, :66]
+        elif {"root_orient", "pose_body"} <= content.keys():
+            body = np.concatenate([content["root_orient"], content["pose_body"]], 1)
+        else:
+            raise DataError(f"{path} has neither 'poses' nor 'root_orient' and 'pose_body': it is no AMASS motion.")
+        rate = content.get("mocap_framerate", content.get("mocap_frame_rate"))
+        if rate is None or "trans" not in content:
+            raise DataError(f"{path} lacks its frame rate or translation (AMASS' shape.npz files hold no motion).")
+        poses = np.zeros((len(body), 72), np.float32)
+        poses[:, :66] = body
+        motion = Motion(
+            poses=poses,
+            trans=content["trans"].astype(np.float32).reshape(len(body), 3),
+            betas=content.get("betas", np.zeros(10))[:10].astype(np.float32),
+            fps=float(rate),
+            up="z",
+            gender=gender,
+            name=path.stem,
+        )
+    if not (np.isfinite(motion.poses).all() and np.isfinite(motion.trans).all() and motion.fps > 0):
+        raise DataError(f"{path} holds NaN or infinity, or a frame rate of {motion.fps}.")
+    return motion
+
+
+def _gender(arrays: Any) -> str:
+    """As the file says; where it is a pickled string, which is not read, its bytes are searched for the word."""
+    if "gender" not in arrays.files:
+        return "neutral"
     try:
-        with np.load(path, allow_pickle=True) as arrays:  # gender is a pickled string in some files
-            content = {name: arrays[name] for name in arrays.files if name in _AMASS_KEYS}
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path} can't be read as an AMASS file ({error}).") from None
-    if "poses" in content:
-        body = content["poses"][:, :66]
-    elif {"root_orient", "pose_body"} <= content.keys():
-        body = np.concatenate([content["root_orient"], content["pose_body"]], 1)
-    else:
-        raise DataError(f"{path} has neither 'poses' nor 'root_orient' and 'pose_body': it is no AMASS motion.")
-    rate = content.get("mocap_framerate", content.get("mocap_frame_rate"))
-    if rate is None or "trans" not in content:
-        raise DataError(f"{path} lacks its frame rate or translation (AMASS' shape.npz files hold no motion).")
-    gender = content.get("gender", np.array("neutral")).item()
-    poses = np.zeros((len(body), 72), np.float32)
-    poses[:, :66] = body
-    return Motion(
-        poses=poses,
-        trans=content["trans"].astype(np.float32),
-        betas=content.get("betas", np.zeros(10))[:10].astype(np.float32),
-        fps=float(rate),
-        up="z",
-        gender=gender.decode() if isinstance(gender, bytes) else str(gender),
-        name=path.stem,
-    )
+        gender = arrays["gender"].item()
+    except ValueError:  # an array of objects, which only a pickle can hold
+        with arrays.zip.open("gender.npy") as file:
+            content = file.read()
+        return next((name for name in ("female", "male") if name.encode() in content), "neutral")
+    return gender.decode() if isinstance(gender, bytes) else str(gender)
 
 
-_AMASS_KEYS = frozenset(
-    {"poses", "root_orient", "pose_body", "trans", "betas", "gender", "mocap_framerate", "mocap_frame_rate"}
-)
+_AMASS_KEYS = frozenset({"poses", "root_orient", "pose_body", "trans", "betas", "mocap_framerate", "mocap_frame_rate"})
 
 
 def write_amass(motion: Motion, path: str | Path) -> None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from zoo.errors import DataError
+from zoo.files import parsing
 
 Array = NDArray[Any]
 INCHES_PER_UNIT = 1 / 0.45  # of CMU's files, whose units section says "length 0.45"
@@ -51,13 +52,10 @@ class _Bone:
 
 
 def _text(path: Path) -> list[str]:
-    try:
-        if path.suffix == ".gz":
-            with gzip.open(path, "rt", encoding="latin1") as file:
-                return file.read().splitlines()
-        return path.read_text(encoding="latin1").splitlines()
-    except (OSError, EOFError) as error:
-        raise DataError(f"{path} can't be read ({error}).") from None
+    if path.suffix == ".gz":
+        with gzip.open(path, "rt", encoding="latin1") as file:
+            return file.read().splitlines()
+    return path.read_text(encoding="latin1").splitlines()
 
 
 def _euler(angles: Array, order: str = "xyz") -> Array:
@@ -109,7 +107,15 @@ def read_acclaim(asf: str | Path, amc: str | Path, fps: float = 120.0) -> Skelet
         DataError: unreadable, or the motion is of another skeleton.
     """
     asf, amc = Path(asf), Path(amc)
-    bones, parents, scale = _read_asf(asf)
+    with parsing(asf, "an ASF skeleton"):
+        bones, parents, scale = _read_asf(asf)
+    with parsing(amc, f"a motion of the skeleton {asf}"):
+        return _read_amc(amc, asf, bones, parents, scale, fps)
+
+
+def _read_amc(
+    amc: Path, asf: Path, bones: dict[str, _Bone], parents: dict[str, str], scale: float, fps: float
+) -> SkeletonMotion:
     values: dict[str, list[list[float]]] = {}
     frames = 0
     for line in _text(amc):
@@ -125,6 +131,8 @@ def read_acclaim(asf: str | Path, amc: str | Path, fps: float = 120.0) -> Skelet
         what = f"the bone '{broken[0]}' does not fit" if broken else "it has no frames"
         raise DataError(f"{amc} is no motion of the skeleton {asf}: {what}.")
     root = np.array(values["root"])
+    if not all(np.isfinite(rows).all() for rows in values.values()):
+        raise DataError(f"{amc} holds NaN or infinity.")
     rotations = {"root": _euler(root[:, 3:])}
     for name in _down(parents):
         bone, above = bones[name], rotations[parents[name]]
@@ -152,7 +160,7 @@ def _down(parents: dict[str, str]) -> list[str]:
     while open_:
         ready = [name for name in open_ if parents[name] == "root" or parents[name] in order]
         if not ready:
-            raise DataError(f"The skeleton's hierarchy does not hang together at {', '.join(open_[:3])}.")
+            raise ValueError(f"its hierarchy does not hang together at {', '.join(open_[:3])}")
         order += ready
         open_ = [name for name in open_ if name not in ready]
     return order
@@ -169,36 +177,38 @@ def read_bvh(path: str | Path, unit: float = INCHES_PER_UNIT * METRES_PER_INCH) 
         DataError: unreadable or damaged.
     """
     path = Path(path)
+    with parsing(path, "a BVH motion"):
+        return _parse_bvh(path, unit)
+
+
+def _parse_bvh(path: Path, unit: float) -> SkeletonMotion:
     lines = _text(path)
     names: list[str] = []
     parent: dict[str, str | None] = {}
     offset: dict[str, Array] = {}
     channels: list[tuple[str, str]] = []
     stack: list[str] = []
-    try:
-        start = next(k for k, line in enumerate(lines) if line.strip() == "MOTION")
-        for line in lines[:start]:
-            words = line.split()
-            if words and words[0] in ("ROOT", "JOINT", "End"):
-                name = words[1] if words[0] != "End" else f"{stack[-1]}_end"
-                names.append(name)
-                parent[name] = stack[-1] if stack else None
-                pending = name
-            elif words and words[0] == "{":
-                stack.append(pending)
-            elif words and words[0] == "}":
-                stack.pop()
-            elif words and words[0] == "OFFSET":
-                offset[stack[-1]] = np.array([float(w) for w in words[1:4]])
-            elif words and words[0] == "CHANNELS":
-                channels += [(stack[-1], word) for word in words[2:]]
-        frame_time = next(float(line.split()[-1]) for line in lines[start:] if line.startswith("Frame Time"))
-        body = [line for line in lines[start + 1 :] if line.strip() and line.split()[0] not in ("Frames:", "Frame")]
-        data = np.array([[float(w) for w in line.split()] for line in body])
-        if data.ndim != 2 or data.shape[1] != len(channels):
-            raise ValueError(f"{len(channels)} channels are declared but a row has {data.shape[-1]} numbers")
-    except (StopIteration, ValueError, IndexError, UnboundLocalError) as error:
-        raise DataError(f"{path} is no BVH motion ({error}).") from None
+    start = next(k for k, line in enumerate(lines) if line.strip() == "MOTION")
+    for line in lines[:start]:
+        words = line.split()
+        if words and words[0] in ("ROOT", "JOINT", "End"):
+            name = words[1] if words[0] != "End" else f"{stack[-1]}_end"
+            names.append(name)
+            parent[name] = stack[-1] if stack else None
+            pending = name
+        elif words and words[0] == "{":
+            stack.append(pending)
+        elif words and words[0] == "}":
+            stack.pop()
+        elif words and words[0] == "OFFSET":
+            offset[stack[-1]] = np.array([float(w) for w in words[1:4]])
+        elif words and words[0] == "CHANNELS":
+            channels += [(stack[-1], word) for word in words[2:]]
+    frame_time = next(float(line.split()[-1]) for line in lines[start:] if line.startswith("Frame Time"))
+    body = [line for line in lines[start + 1 :] if line.strip() and line.split()[0] not in ("Frames:", "Frame")]
+    data = np.array([[float(w) for w in line.split()] for line in body])
+    if data.ndim != 2 or data.shape[1] != len(channels):
+        raise ValueError(f"{len(channels)} channels are declared but a row has {data.shape[-1]} numbers")
     rotations: dict[str, Array] = {}
     root = np.zeros((len(data), 3))
     for name in names:

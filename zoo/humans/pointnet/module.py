@@ -17,7 +17,7 @@ class PointNetRegression(CloudRegression):
             `zoo.humans.pointnet.network.PointNet`.
         lr, schedule, segmentation_warmup, first_pose_only, train_feet, segmentation_weight, rotations_weight,
             betas_weight, joints_weight, vertices_weight, normals_weight, markers_weight, centroids_weight, markers,
-            vertex_step, body, gender: see `zoo.humans.arteq.module.ArtEq`.
+            vertex_step, body, gender, scan_points: see `zoo.humans.arteq.module.ArtEq`.
     """
 
     network: PointNet
@@ -25,13 +25,13 @@ class PointNetRegression(CloudRegression):
     def __init__(
         self,
         widths: tuple[int, ...] = (64, 128, 128),
-        part_hidden: int = 110,
+        part_hidden: int = 72,
         attention_heads: int = 8,
         shape_value_dim: int = 6,
         part_dim: int = 64,
         lr: float = 1e-3,
         schedule: Schedule = "cosine",
-        segmentation_warmup: int = 1,
+        segmentation_warmup: float = 1.0,
         first_pose_only: bool = False,
         train_feet: bool = True,
         segmentation_weight: float = 5.0,
@@ -46,6 +46,7 @@ class PointNetRegression(CloudRegression):
         vertex_step: int = 1,
         body: str | None = None,
         gender: str = "neutral",
+        scan_points: int = 5000,
     ) -> None:
         weights = LossWeights(
             segmentation_weight,

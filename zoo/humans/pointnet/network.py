@@ -30,7 +30,7 @@ class PointNet(nn.Module):
     def __init__(
         self,
         widths: tuple[int, ...] = (64, 128, 128),
-        part_hidden: int = 110,
+        part_hidden: int = 72,
         attention_heads: int = 8,
         shape_value_dim: int = 6,
         part_dim: int = 64,

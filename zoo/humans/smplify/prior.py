@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.errors import DataError
+from zoo.files import parsing
 from zoo.humans.smpl_file import read_pickle
 
 # Full-pose numbers that must not bend backwards, with the sign of the forbidden direction: elbows' y, knees' x.
@@ -131,11 +132,9 @@ def load_prior(path: str | Path) -> MaxMixturePrior:
         DataError: it is absent or of another layout.
     """
     path = Path(path)
-    try:
-        content = dict(np.load(path)) if path.suffix == ".npz" else read_pickle(path)
+    with parsing(path, "a pose prior with means, covars and weights"):
+        content = dict(np.load(path, allow_pickle=False)) if path.suffix == ".npz" else read_pickle(path)
         arrays = {key: torch.as_tensor(np.asarray(content[key]), dtype=torch.float32) for key in _PRIOR_KEYS}
-    except (OSError, KeyError, ValueError) as error:
-        raise DataError(f"{path} is no pose prior with means, covars and weights ({error}).") from None
     means, covars, weights = (arrays[key] for key in _PRIOR_KEYS)
     if covars.shape != (*means.shape, means.shape[1]) or weights.shape != means.shape[:1]:
         raise DataError(f"{path}: the shapes {means.shape}, {covars.shape}, {weights.shape} are no mixture's.")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from zoo.errors import DataError
-from zoo.files import atomic_path
+from zoo.files import atomic_path, parsing
 from zoo.humans.joints import flip_pose
 from zoo.humans.rotations import rotate_in_image, rotmat_to_rotvec, rotvec_to_rotmat
 
@@ -67,15 +67,13 @@ def load_fits(path: str | Path, count: int) -> FitsDictionary:
     Raises:
         DataError: absent, damaged, or not of `count` images.
     """
-    try:
+    with parsing(path, "fits"):
         content = np.load(path, allow_pickle=False)
         table = (
             content
             if isinstance(content, np.ndarray)
             else np.concatenate([content["pose"], content["betas" if "betas" in content else "shape"]], 1)
         )
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{path} can't be read as fits ({error}).") from None
     if table.shape != (count, 82):
         raise DataError(f"{path} has the shape {table.shape}, expected {(count, 82)} for this training set.")
     return FitsDictionary(torch.from_numpy(np.array(table, np.float32)))
