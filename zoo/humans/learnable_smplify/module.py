@@ -1,0 +1,460 @@
+"""Learnable SMPLify as a LightningModule."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, TypedDict
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from torch import Tensor
+from torchmetrics import MeanMetric, Metric
+
+from zoo.data.motion_pairs import GROUPS, MotionPairBatch
+from zoo.errors import ConfigError
+from zoo.humans.arteq.regression import thin_body
+from zoo.humans.body import Body, load_body
+from zoo.humans.joints import SPIN_49_SOURCES
+from zoo.humans.learnable_smplify import figures, published
+from zoo.humans.learnable_smplify.bones import Bones, body_25
+from zoo.humans.learnable_smplify.export import export
+from zoo.humans.learnable_smplify.files import check_output, read_joints, write_motion
+from zoo.humans.learnable_smplify.fitting import FittedMotion, Fitter
+from zoo.humans.learnable_smplify.geometry import ANKLE, aligned_error
+from zoo.humans.learnable_smplify.network import BoneNetwork
+from zoo.humans.learnable_smplify.published import LossWeights
+from zoo.humans.learnable_smplify.stgcn import BACKBONE, OfficialNetwork
+from zoo.humans.metrics import point_errors
+from zoo.humans.motion.sequence import Motion
+from zoo.humans.rotations import rotvec_to_rotmat
+from zoo.module import ZooModule
+from zoo.registry import register_model
+
+Array = NDArray[Any]
+Architecture = Literal["bones", "official"]
+# Of GROUPS, for figures.
+_TITLES = ("1 frame apart", "5 frames apart", "9 frames apart", "5 apart, wide")
+_EARLY = 0.5  # weight of the losses after every pass but the last
+_FACE, _FEET = (0, 15, 16, 17, 18), (19, 20, 21, 22, 23, 24)
+# What of BODY_25 other sets lack: COCO, one without feet, SMPL's joints, Human3.6M's.
+_LACKING = ((1, 8, *_FEET), _FEET, (*_FACE, *_FEET), (1, *_FACE, *_FEET))
+_PATTERNS = [[float(k in lacking) for k in range(25)] for lacking in _LACKING]
+_NOISE_UNIT = 0.01  # metres: noise at which a joint's confidence is one half
+
+
+class FoundPoses(TypedDict):
+    """What a test or predict step gives: rotations (B, 24, 3, 3) relative to the parents."""
+
+    rotmats: Tensor
+
+
+@register_model("humans/learnable-smplify")
+class LearnableSMPLify(ZooModule):
+    """Finds the pose whose joints are given, from a pose that is near.
+
+    Args:
+        architecture: ``"bones"``, see `zoo.humans.learnable_smplify.network.BoneNetwork`; ``"official"``, the
+            published network, see `zoo.humans.learnable_smplify.stgcn.OfficialNetwork`.
+        hidden, layers, passes: of ``"bones"``.
+        skeleton, dropout, identity_init, pruned, backbone_config, input_dim, hidden_dim: of ``"official"``.
+        joints_weight, pose_weight, vertices_weight: of the losses.
+        published_loss: the published angle between rotations, whose derivative vanishes near zero.
+        noise_share: of training samples whose target joints are noisy, by which ``"bones"`` learns what their
+            confidence means.
+        noise: metres; such a sample's standard deviation is at most this.
+        missing: share of the joints of a fifth of all samples that are missing; besides, share of all samples that
+            lack the joints which another set (COCO's, SMPL's, ...) does not have.
+        doubt_share: of training samples whose start pose is off by more than its joints show.
+        doubt: radians; such a sample's standard deviation is at most this.
+        vertex_step: the loss takes every so many vertices.
+        lr, weight_decay: of AdamW.
+        schedule: ``"cosine"`` down to a hundredth of the rate (the paper's), or ``"one-cycle"``.
+        body: model file or folder, see `zoo.humans.body.load_body`; None for the stand-in.
+        gender: of the body.
+    """
+
+    network: BoneNetwork | OfficialNetwork
+
+    def __init__(
+        self,
+        architecture: Architecture = "bones",
+        hidden: int = 256,
+        layers: int = 3,
+        passes: int = 2,
+        skeleton: Literal["ntu", "body-25"] = "ntu",
+        dropout: float = 0.5,
+        identity_init: bool = False,
+        pruned: bool = False,
+        backbone_config: tuple[tuple[int, int, int], ...] = BACKBONE,
+        input_dim: int = 256,
+        hidden_dim: int = 256,
+        joints_weight: float = 5.0,
+        pose_weight: float = 1.0,
+        vertices_weight: float = 1.0,
+        published_loss: bool = False,
+        noise_share: float = 0.5,
+        noise: float = 0.03,
+        missing: float = 0.25,
+        doubt_share: float = 0.3,
+        doubt: float = 0.2,
+        vertex_step: int = 24,
+        lr: float = 2e-3,
+        weight_decay: float = 0.01,
+        schedule: Literal["cosine", "one-cycle"] = "one-cycle",
+        body: str | None = None,
+        gender: str = "neutral",
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.body = load_body(body, gender)
+        self.loss_body = thin_body(self.body, vertex_step)
+        self.loss_weights = LossWeights(joints_weight, pose_weight, vertices_weight)
+        if architecture == "bones":
+            self.network = BoneNetwork(hidden, layers, passes, min(10, self.body.num_betas))
+            self.joints = body_25(self.body)
+            self.bones = Bones(self.joints)
+        else:
+            self.network = OfficialNetwork(
+                backbone_config,
+                input_dim,
+                hidden_dim,
+                skeleton=skeleton,
+                dropout=dropout,
+                identity_init=identity_init,
+                pruned=pruned,
+                vertices=len(self.body.v_template),
+            )
+            self.network.openpose_regressor.copy_(default_regressor(self.body))
+            self._read_joints()
+            # Weights bring the regressor that they were trained with.
+            self.network.register_load_state_dict_post_hook(lambda *_: self._read_joints())
+        self.train_loss = MeanMetric()
+        self.val_metrics, self.test_metrics = self._metrics(), self._metrics()
+
+    def _read_joints(self) -> None:
+        assert isinstance(self.network, OfficialNetwork)
+        regressor = self.network.openpose_regressor
+        if regressor.shape[1] == len(self.body.v_template):
+            self.joints = published.regressed_joints(self.body, regressor.cpu()).to(regressor.device)
+
+    @staticmethod
+    def _metrics() -> torch.nn.ModuleDict:
+        """By group: errors in mm of the vertices (pelvis or ankle brought together), the same of the start pose."""
+        names = ("pve", "pve_ankle", "pa_pve", "joints", "copy")
+        made: dict[str, Metric] = {f"{name}_{group}": MeanMetric() for name in names for group in GROUPS}
+        return torch.nn.ModuleDict(made)
+
+    # --- the network ---------------------------------------------------------------------------------------------
+
+    def forward(
+        self,
+        rotmats: Tensor,
+        betas: Tensor,
+        target: Tensor,
+        transl: Tensor | None = None,
+        confidence: Tensor | None = None,
+        doubt: Tensor | None = None,
+    ) -> Tensor:
+        """Poses whose joints are the targets.
+
+        Args:
+            rotmats: (B, 24, 3, 3) start poses, relative to the parents.
+            betas: (B, S).
+            target: (B, 25, 3) joints of BODY_25, metres.
+            transl: (B, 3) of the start pose; the official network needs it.
+            confidence, doubt: see `BoneNetwork.forward`; the official network has no use for them.
+
+        Returns:
+            (B, 24, 3, 3).
+        """
+        return self.unroll(rotmats, betas, target, transl, confidence, doubt)[-1]
+
+    def unroll(
+        self,
+        rotmats: Tensor,
+        betas: Tensor,
+        target: Tensor,
+        transl: Tensor | None = None,
+        confidence: Tensor | None = None,
+        doubt: Tensor | None = None,
+    ) -> list[Tensor]:
+        """The poses after each of the network's passes; arguments as of `forward`."""
+        if isinstance(self.network, BoneNetwork):
+            return self.network.unroll(self.bones, rotmats, betas, target, confidence, doubt)
+        if transl is None:
+            raise ConfigError("The official architecture needs the start pose's translation: give transl.")
+        start = self.joints.state(rotmats, betas).joints + transl.unsqueeze(1)
+        return [published.step(self.network, rotmats, betas, start, target)]
+
+    def export(self, path: Path) -> None:
+        """Writes the network as TorchScript, see `zoo.humans.learnable_smplify.export`.
+
+        Raises:
+            ConfigError: the official architecture.
+        """
+        if not isinstance(self.network, BoneNetwork):
+            raise ConfigError('Exporting needs architecture="bones"; prune the official one instead.')
+        export(self.network, self.bones, path)
+
+    def fitter(self, keypoints: str | tuple[str, ...] = "body-25") -> Fitter:
+        """What fits poses to joints of a named set, see `Fitter`.
+
+        Raises:
+            ConfigError: the official architecture, which only knows its own joints.
+        """
+        if not isinstance(self.network, BoneNetwork):
+            raise ConfigError('Fitting needs architecture="bones".')
+        return Fitter(self.network, self.bones, self.body, keypoints)
+
+    def fit(
+        self,
+        joints: Tensor,
+        init: Tensor | None = None,
+        betas: Tensor | None = None,
+        confidence: Tensor | None = None,
+        keypoints: str | tuple[str, ...] = "body-25",
+        refine: int = 0,
+    ) -> FittedMotion:
+        """Fits a motion to joints, each frame from the one before; see `Fitter.sequence`."""
+        return self.fitter(keypoints).sequence(joints, init, betas, confidence, refine)
+
+    # --- steps ---------------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: MotionPairBatch, batch_idx: int) -> Tensor:
+        """Losses of all passes, the last one's in full."""
+        own, betas = self.hparams, batch["betas"]
+        start, end = _matrices(batch["start_pose"]), _matrices(batch["end_pose"])
+        count = len(betas)
+        with torch.no_grad():
+            truth = self._state(end, betas)
+        observed, confidence, doubt = truth[1], None, None
+        if isinstance(self.network, BoneNetwork) and own["noise_share"] > 0:
+            observed, confidence = self._disturb(truth[1])
+        if isinstance(self.network, BoneNetwork) and own["doubt_share"] > 0:
+            chosen = (torch.rand(count, device=betas.device) < own["doubt_share"]).to(betas)
+            doubt = chosen * own["doubt"] * torch.rand_like(chosen)
+            off = rotvec_to_rotmat(doubt.view(-1, 1, 1) * torch.randn_like(start[:, :22, :, 0]))
+            start = torch.cat([start[:, :22] @ off, start[:, 22:]], 1)
+        target = observed + batch["end_trans"].unsqueeze(1)
+        poses = self.unroll(start, betas, target, batch["start_trans"], confidence, doubt)
+        loss = betas.new_zeros(())
+        for number, rotmats in enumerate(poses, 1):
+            terms = published.losses(self._state(rotmats, betas), truth, self.loss_weights, own["published_loss"])
+            loss = loss + (1.0 if number == len(poses) else _EARLY) * torch.stack(list(terms.values())).sum()
+        self.train_loss(loss.detach())
+        self.log("train/loss", self.train_loss, prog_bar=True, on_step=False, on_epoch=True)
+        return loss
+
+    def _state(self, rotmats: Tensor, betas: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Rotations, joints and the loss' vertices, without translation."""
+        vertices = self.loss_body.to(betas.device)(rotmats[:, :1], rotmats[:, 1:], betas).vertices
+        return rotmats, self.joints.to(betas.device).state(rotmats, betas).joints, vertices
+
+    def _disturb(self, joints: Tensor) -> tuple[Tensor, Tensor]:
+        """Noisy joints of some of the samples, with the confidence that tells of it."""
+        own, count = self.hparams, len(joints)
+
+        def some(share: float, *shape: int) -> Tensor:
+            return (torch.rand(*shape, device=joints.device) < share).to(joints)
+
+        noisy = some(own["noise_share"], count, 1)
+        which = torch.randint(len(_PATTERNS), (count,), device=joints.device)
+        lacking = joints.new_tensor(_PATTERNS)[which] * some(own["missing"], count, 1)
+        sigma = noisy * own["noise"] * torch.rand(count, 1, device=joints.device) * 2 * torch.rand_like(joints[..., 0])
+        gone = some(0.2, count, 1) * some(own["missing"], *joints.shape[:2])
+        return joints + sigma.unsqueeze(-1) * torch.randn_like(joints), confidence_of(sigma) * (1 - gone) * (
+            1 - lacking
+        )
+
+    @torch.no_grad()
+    def _evaluate(self, batch: MotionPairBatch, metrics: torch.nn.ModuleDict, prefix: str) -> FoundPoses:
+        betas = batch["betas"]
+        start, end = _matrices(batch["start_pose"]), _matrices(batch["end_pose"])
+        joints, body = self.joints.to(betas.device), self.body.to(betas.device)
+        target = joints.state(end, betas).joints
+        placed = target + batch["end_trans"].unsqueeze(1)
+        found = self(start, betas, placed, batch["start_trans"])
+        meshes = [body(pose[:, :1], pose[:, 1:], betas).vertices for pose in (found, end, start)]
+        regressor = body.J_regressor
+        errors = {
+            "pve": aligned_error(meshes[0], meshes[1], regressor),
+            "pve_ankle": aligned_error(meshes[0], meshes[1], regressor, ANKLE),
+            "pa_pve": point_errors(meshes[0], meshes[1], "procrustes").mean(1),
+            "joints": (joints.state(found, betas).joints - target).norm(dim=-1).mean(1),
+            "copy": aligned_error(meshes[2], meshes[1], regressor),
+        }
+        for number, group in enumerate(GROUPS):
+            rows = batch["group"] == number
+            if not bool(rows.any()):
+                continue
+            for name, values in errors.items():
+                metric = metrics[f"{name}_{group}"]
+                metric.update(1000 * values[rows])  # type: ignore[operator]
+                self.log(f"{prefix}/{name}_{group}", metric, batch_size=int(rows.sum()))  # type: ignore[arg-type]
+        return {"rotmats": found}
+
+    def validation_step(self, batch: MotionPairBatch, batch_idx: int) -> None:
+        """Errors of vertices and joints."""
+        self._evaluate(batch, self.val_metrics, "val")
+
+    def test_step(self, batch: MotionPairBatch, batch_idx: int) -> FoundPoses:
+        """Errors of vertices and joints, and the poses for the figures."""
+        return self._evaluate(batch, self.test_metrics, "test")
+
+    def predict_step(self, batch: MotionPairBatch, batch_idx: int) -> FoundPoses:
+        """Poses."""
+        end = _matrices(batch["end_pose"])
+        target = self.joints.state(end, batch["betas"]).joints + batch["end_trans"].unsqueeze(1)
+        return {"rotmats": self(_matrices(batch["start_pose"]), batch["betas"], target, batch["start_trans"])}
+
+    def configure_optimizers(self) -> Any:
+        """AdamW on everything."""
+        own = self.hparams
+        optimizer = torch.optim.AdamW(self.network.parameters(), lr=own["lr"], weight_decay=own["weight_decay"])
+        steps = max(1, int(self.trainer.estimated_stepping_batches))
+        if own["schedule"] == "cosine":
+            scheduler: Any = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, own["lr"] / 100)
+        else:
+            scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, own["lr"], steps, pct_start=0.1)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    # --- pictures and files --------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def figures(self, batch: MotionPairBatch, output: FoundPoses) -> dict[str, Figure]:
+        """Pairs of the batch, and a whole held-out motion followed from its first frame."""
+        rows = torch.arange(0, len(batch["betas"]), max(1, len(batch["betas"]) // 7))[:7]
+        betas = batch["betas"][rows]
+        poses = [_matrices(batch["start_pose"][rows]), _matrices(batch["end_pose"][rows]), output["rotmats"][rows]]
+        groups = [_TITLES[int(batch["group"][row])] for row in rows]
+        drawn = {"pairs": self._strips(groups, poses[1], poses[2], betas, poses[0])}
+        data: Any = None if self._trainer is None else self.trainer.datamodule  # type: ignore[attr-defined]
+        if isinstance(self.network, BoneNetwork) and hasattr(data, "test_motions"):
+            drawn |= self._motion_figures(max(data.test_motions(), key=len))
+        return drawn
+
+    def _motion_figures(self, motion: Motion, frames: int = 300) -> dict[str, Figure]:
+        device = self.device
+        pose, trans = (torch.from_numpy(a[:frames]).to(device) for a in (motion.poses, motion.trans))
+        betas = torch.from_numpy(motion.betas).to(device)[None]
+        rotmats = _matrices(pose)
+        each = betas.expand(len(pose), -1)
+        joints = self.joints.state(rotmats, each).joints + trans.unsqueeze(1)
+        found = {
+            "shape and first pose given": self.fit(joints, pose[0], betas),
+            "only joints given": self.fit(joints),
+        }
+        truth = self.body(rotmats[:, :1], rotmats[:, 1:], each).vertices
+        regressor, curves = self.body.J_regressor, {}
+        for name, fit in found.items():
+            moved = _matrices(fit.pose)
+            vertices = self.body(moved[:, :1], moved[:, 1:], fit.betas.expand(len(pose), -1)).vertices
+            curves[name] = 1000 * aligned_error(vertices, truth, regressor).cpu().numpy()
+        still = self.body(rotmats[:1, :1], rotmats[:1, 1:], betas).vertices.expand_as(truth)
+        kept = 1000 * float(aligned_error(still, truth, regressor).mean())
+        shown = torch.linspace(0, len(pose) - 1, 8).round().long()
+        moved = _matrices(found["shape and first pose given"].pose[shown])
+        titles = [f"{float(k) / motion.fps:.1f} s" for k in shown]
+        return {
+            "motion": self._strips(titles, rotmats[shown], moved, each[shown]),
+            "errors": figures.error_curves(
+                curves, motion.fps, f"{motion.name}, each pose from the one before (first pose kept: {kept:.0f} mm)"
+            ),
+        }
+
+    def _strips(
+        self, titles: list[str], truth: Tensor, found: Tensor, betas: Tensor, start: Tensor | None = None
+    ) -> Figure:
+        def mesh(rotmats: Tensor) -> Array:
+            posed = self.body(rotmats[:, :1], rotmats[:, 1:], betas)
+            vertices: Array = (posed.vertices - posed.joints[:, :1]).cpu().numpy()
+            return vertices
+
+        def points(rotmats: Tensor) -> Array:
+            state = self.joints.state(rotmats, betas)
+            joints: Array = (state.joints - state.world[:, :1, :3, 3]).cpu().numpy()
+            return joints
+
+        joints = points(truth)
+        return figures.strips(
+            titles,
+            joints,
+            {} if start is None else {"start": mesh(start)},
+            mesh(truth),
+            mesh(found),
+            points(found),
+            self.body.faces.cpu().numpy(),
+            np.array([figures.facing(j) for j in joints]),
+        )
+
+    @torch.no_grad()
+    def predict_file(
+        self,
+        input: Path,
+        output: Path,
+        keypoints: str = "body-25",
+        refine: int = 3,
+        fps: float = 30.0,
+        unit: Literal["m", "cm", "mm"] = "m",
+        independent: bool = False,
+    ) -> dict[str, Any]:
+        """Fits bodies to joints in space.
+
+        Args:
+            input: ``.npy``, ``.npz`` or ``.json`` of joints over time, see `zoo.humans.learnable_smplify.files`.
+            output: ``.npz`` in AMASS' layout, ``.json``, or ``.ply``, ``.obj``, ``.glb``, ``.stl`` for meshes.
+            keypoints: which joints they are: body-25, coco-17, smpl-24, h36m-17, lsp-14, superset-24 or spin-49.
+            refine: L-BFGS iterations after the network, twice so many.
+            fps: frames per second.
+            unit: of the input.
+            independent: the frames are no motion but pictures of one person.
+
+        Raises:
+            DataError: the input can't be read, or the output's suffix is none of these.
+        """
+        check_output(output)
+        content = read_joints(input)
+        scale = {"m": 1.0, "cm": 0.01, "mm": 0.001}[unit]
+        joints = torch.from_numpy(content.joints).to(self.device) * scale
+        given = (content.pose, None if content.betas is None else content.betas[None], content.confidence)
+        init, betas, confidence = (None if a is None else torch.from_numpy(a).to(self.device) for a in given)
+        fitter = self.fitter(keypoints)
+        if independent:
+            motion = fitter.frames(joints, None, betas, confidence, refine)
+        else:
+            motion = fitter.sequence(joints, init, betas, confidence, refine)
+        vertices = np.zeros((0, 0, 3))
+        if output.suffix not in (".npz", ".json"):
+            rotmats = _matrices(motion.pose)
+            posed = self.body(rotmats[:, :1], rotmats[:, 1:], motion.betas.expand(len(rotmats), -1), motion.transl)
+            vertices = posed.vertices.cpu().numpy()
+        written = write_motion(output, motion, vertices, self.body.faces.cpu().numpy(), fps)
+        return {
+            "frames": len(joints),
+            "joints": len(fitter.joints.rows),
+            "mean distance": f"{1000 * float(motion.residual.mean()):.1f} mm",
+            "written": str(written[0]) if len(written) == 1 else f"{written[0]} ... {written[-1]}",
+        }
+
+
+def default_regressor(body: Body) -> Tensor:
+    """BODY_25 read from a body's posed vertices (25, V): its own joints by its regressor, the others picked."""
+    count = len(body.parents)
+    rows = torch.zeros(25, len(body.v_template))
+    for row, source in enumerate(SPIN_49_SOURCES[:25]):
+        if source < count:
+            rows[row] = body.J_regressor[source]
+        else:
+            rows[row, body.extra_joints_idxs[source - count]] = 1.0
+    return rows
+
+
+def confidence_of(noise: Tensor) -> Tensor:
+    """Confidence of joints with noise of so many metres' standard deviation in each coordinate."""
+    return 1 / (1 + noise / _NOISE_UNIT)
+
+
+def _matrices(pose: Tensor) -> Tensor:
+    return rotvec_to_rotmat(pose.unflatten(1, (-1, 3)))
