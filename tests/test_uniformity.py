@@ -32,6 +32,22 @@ SMALL = {
     ],
     "humans/keypoints": ["data.poses=32", "data.val_size=2", "data.test_size=4", "data.batch_size=16"],
     "humans/rendered-people": ["data.train_size=8", "data.val_size=2", "data.test_size=4", "data.batch_size=4"],
+    "humans/motion-pairs": [
+        "data.pairs=16",
+        "data.batch_size=8",
+        "data.motions=2",
+        "data.test_size=4",
+        "data.val_size=2",
+    ],
+    "splatting/city": [
+        "data.size=24",
+        "data.points=600",
+        "data.positions=3",
+        "data.iterations=2",
+        "data.interval=1",
+        "model.voxel_size=0.4",
+        "trainer.max_steps=-1",
+    ],
     "kat/function": ["data.steps_per_epoch=2", "data.test_points=100"],
     "mri/phantom": [
         *("data.train_volumes=2", "data.val_volumes=1", "data.test_volumes=1", "data.slices=1", "data.size=[40,36]"),
