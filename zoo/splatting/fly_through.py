@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -15,7 +16,15 @@ from zoo.data.scene_readers import read_scene
 from zoo.data.scene_views import camera_centres, look_at
 from zoo.errors import DataError
 from zoo.files import atomic_path
-from zoo.splatting.gaussians import GaussianModel
+
+
+class HasCameras(Protocol):
+    """A network that remembers some of the cameras it was fitted to; see `zoo.splatting.gaussians.GaussianModel`."""
+
+    background: Tensor
+    key_viewmats: Tensor
+    key_K: Tensor
+    key_size: Tensor
 
 
 @dataclass(frozen=True)
@@ -37,11 +46,11 @@ class Way:
         return iter(zip(self.viewmats, self.Ks, strict=True))
 
 
-def cameras(network: GaussianModel, source: Path, frames: int, width: int | None = None) -> Way:
+def cameras(network: HasCameras, source: Path, frames: int, width: int | None = None) -> Way:
     """The way that a name or a folder means.
 
     Args:
-        network: the Gaussians, with the cameras they were fitted to.
+        network: the scene, with the cameras it was fitted to.
         source: ``cameras``, ``turn``, or the folder of a scene.
         frames: of the first two.
         width: of the images in pixels; None for that of the training images.
@@ -49,7 +58,7 @@ def cameras(network: GaussianModel, source: Path, frames: int, width: int | None
     Raises:
         DataError: the source is none of them.
     """
-    device = network.means.device
+    device = network.key_viewmats.device
     own_width, own_height = (int(n) for n in network.key_size)
     keys = network.key_viewmats.double().cpu().numpy()
     if source.is_dir():

@@ -1,0 +1,3 @@
+"""Official checkpoints of Momentum-GS, which are those of Scaffold-GS."""
+
+from zoo.splatting.scaffold_gs.convert import convert_official as convert_official
