@@ -209,7 +209,9 @@ def point_coverage(grid: BlockGrid, scene: Scene, views: Sequence[int]) -> Array
         front = local[:, 2] > 1e-3
         projected = local @ scene.Ks[view].T
         at = projected[:, :2] / np.where(front, projected[:, 2], 1.0)[:, None]
-        height, width = scene.images[view].shape[:2]
+        # Photographs read on demand know their sizes without being read.
+        sizes = getattr(scene.images, "sizes", None)
+        width, height = sizes[view] if sizes is not None else scene.images[view].shape[1::-1]
         seen = front & (at >= 0).all(-1) & (at < [width, height]).all(-1)
         rows.append(np.bincount(blocks[seen], minlength=len(grid)) / max(int(seen.sum()), 1))
     return np.stack(rows)

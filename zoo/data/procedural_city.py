@@ -160,17 +160,22 @@ class City:
         return cls(np.array(low), np.array(high), np.array(palette), tint, turn)
 
     def cast(self, eye: Array, rays: Array) -> Array:
-        """Where rays (R, 3) from a point (3,) or points (R, 3) meet something, (R, 3); NaN for the sky."""
+        """Where rays (R, 3) from a point (3,) meet something, (R, 3); NaN for the sky."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            inverse = (1 / rays).astype(np.float32)
-            origin = np.broadcast_to(eye, rays.shape).astype(np.float32)
-            nearest = np.where(rays[:, 2] < 0, -origin[:, 2] * inverse[:, 2], np.inf)
+            # Coordinate by coordinate: minima over an axis of three are slow.
+            inverse = [np.ascontiguousarray(1 / rays[:, k], dtype=np.float32) for k in range(3)]
+            origin = [np.float32(eye[k]) for k in range(3)]
+            nearest = np.where(rays[:, 2] < 0, -origin[2] * inverse[2], np.float32(np.inf))
             for low, high in zip(self.low.astype(np.float32), self.high.astype(np.float32), strict=True):
-                one, other = (low - origin) * inverse, (high - origin) * inverse
-                enter, leave = np.minimum(one, other).max(1), np.maximum(one, other).min(1)
-                nearest = np.where((enter <= leave) & (enter > 0) & (enter < nearest), enter, nearest)
+                slabs = [((low[k] - origin[k]) * inverse[k], (high[k] - origin[k]) * inverse[k]) for k in range(3)]
+                enter, leave = np.minimum(*slabs[0]), np.maximum(*slabs[0])
+                for one, other in slabs[1:]:
+                    np.maximum(enter, np.minimum(one, other), out=enter)
+                    np.minimum(leave, np.maximum(one, other), out=leave)
+                hit = (enter <= leave) & (enter > 0) & (enter < nearest)
+                nearest[hit] = enter[hit]
             where = eye + rays * nearest[:, None].astype(np.float64)
-        lost = ~np.isfinite(nearest) | (np.linalg.norm(where[:, :2], axis=1) > _WORLD)
+        lost = ~np.isfinite(nearest) | (np.hypot(where[:, 0], where[:, 1]) > _WORLD)
         where[lost] = np.nan
         return where
 
@@ -194,7 +199,7 @@ class City:
         """Colours (R, 3) of surface points (R, 3) as seen from a point (3,)."""
         colors = np.tile(_SKY, (len(where), 1))
         house, face = self._faces(where)
-        solid = np.isfinite(where).all(1)
+        solid: NDArray[np.bool_] = np.isfinite(where[:, 2])
         ground, built = solid & (house < 0), solid & (house >= 0)
         normal = np.zeros_like(where)
         normal[:, 2] = 1.0
@@ -228,13 +233,15 @@ class City:
         house = np.full(len(where), -1)
         face = np.zeros(len(where), dtype=np.int64)
         with np.errstate(invalid="ignore"):
-            raised = where[:, 2] > 1e-3
-            for index, (low, high) in enumerate(zip(self.low, self.high, strict=True)):
-                inside = raised & (where > low - 1e-3).all(1) & (where < high + 1e-3).all(1)
-                if inside.any():
-                    gaps = np.stack([np.abs(where[inside] - low), np.abs(where[inside] - high)], axis=2)
-                    house[inside] = index
-                    face[inside] = gaps.reshape(-1, 6).argmin(1)
+            raised = np.flatnonzero(where[:, 2] > 1e-3)
+        x, y, z = where[raised].T.copy()
+        for index, (low, high) in enumerate(zip(self.low - 1e-3, self.high + 1e-3, strict=True)):
+            on = (x > low[0]) & (x < high[0]) & (y > low[1]) & (y < high[1]) & (z < high[2])
+            if on.any():
+                points = where[raised[on]]
+                gaps = np.stack([np.abs(points - self.low[index]), np.abs(points - self.high[index])], axis=2)
+                house[raised[on]] = index
+                face[raised[on]] = gaps.reshape(-1, 6).argmin(1)
         return house, face
 
     def sample(self, generator: np.random.Generator, count: int) -> Array:
@@ -255,7 +262,8 @@ class City:
         points[roof, 2] = self.high[house[roof], 2]
         radius, angle = _WORLD * np.sqrt(unit[ground, 0]), 2 * np.pi * unit[ground, 1]
         points[ground] = np.column_stack([radius * np.cos(angle), radius * np.sin(angle), np.zeros(ground.sum())])
-        under = ((points[:, None, :2] > self.low[:, :2]) & (points[:, None, :2] < self.high[:, :2])).all(2).any(1)
+        within = (points[:, None, :2] > self.low[:, :2]) & (points[:, None, :2] < self.high[:, :2])
+        under = np.asarray(within.all(2)).any(axis=1)
         return points[~(ground & under)][:count]
 
 

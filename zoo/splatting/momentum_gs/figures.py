@@ -39,10 +39,10 @@ def block_map(network: AnchorModel, scene: Scene, grid: BlockGrid | None) -> Fig
     reach = np.quantile(place[:, [first, second]], [0.005, 0.995], axis=0)
     margin = 0.06 * (reach[1] - reach[0]).max()
     left, right = figure.subplots(1, 2)
-    left.scatter(place[:, first], place[:, second], c=_nearest_colors(place, scene), s=4, lw=0)
+    left.scatter(place[:, first], place[:, second], c=_nearest_colors(place, scene), s=6, lw=0)
     left.set_title(f"{len(anchors):,} anchors, in the colours of the nearest points")
     palette = np.array(colormaps["tab10" if blocks.max(initial=0) < 10 else "tab20"].colors)  # type: ignore[attr-defined]
-    right.scatter(place[:, first], place[:, second], c=palette[blocks[order] % len(palette)], s=4, lw=0, alpha=0.55)
+    right.scatter(place[:, first], place[:, second], c=palette[blocks[order] % len(palette)], s=6, lw=0, alpha=0.55)
     seats = scene.centres[scene.train_indices]
     right.scatter(seats[:, first], seats[:, second], marker="^", s=22, c="k", lw=0, label="cameras of the training")
     held = scene.centres[scene.test_indices]
@@ -98,7 +98,7 @@ def borders(modules: Mapping[str, Rendered], scene: Scene, grid: BlockGrid, indi
     columns = 1 + 2 * len(modules)
     figure = Figure(figsize=(2.25 * columns, 2.4 * len(indices)), layout="constrained")
     axes = figure.subplots(len(indices), columns, squeeze=False)
-    for row, index in zip(axes, indices, strict=True):
+    for line, (row, index) in enumerate(zip(axes, indices, strict=True)):
         batch = view_batch(scene, [index])
         truth = batch["image"][0]
         near = near_border(grid, scene.surfaces[index])  # type: ignore[attr-defined]
@@ -113,7 +113,7 @@ def borders(modules: Mapping[str, Rendered], scene: Scene, grid: BlockGrid, indi
             picture.imshow(image.numpy(), interpolation="nearest")
             picture.set_xlabel(f"border {masked_psnr(image, truth, near) or float('nan'):.2f} dB", fontsize=8)
             error.imshow((image - truth).abs().mean(-1).numpy(), cmap="inferno", vmin=0, vmax=0.25)
-            if row is axes[0]:
+            if line == 0:
                 picture.set_title(name, fontsize=9)
                 error.set_title("error, 0 to 0.25", fontsize=9)
     axes[0, 0].set_title("photograph, borders outlined", fontsize=9)

@@ -303,7 +303,7 @@ class BlockReconstruction(Rendered, ZooModule):
         self.merge()
         rows = {**self.network.rows(), "block": self.network.block}
         checkpoint["state_dict"] |= {f"network.{key}": value for key, value in rows.items()}
-        checkpoint["blocks"] = {"folder": name, "count": self.schedule.blocks}
+        checkpoint["blocks"] = {"folder": name}
         checkpoint["history"] = [list(one) for one in self.history]
         self.trainer.strategy.barrier()
         if self.trainer.is_global_zero:
@@ -318,11 +318,7 @@ class BlockReconstruction(Rendered, ZooModule):
         ]
 
     def _restored_block(self, block: int) -> AnchorState:
-        count, folder = self._restored["count"], self._root / "checkpoints" / "blocks" / self._restored["folder"]
-        if count != self.schedule.blocks:
-            raise ConfigError(
-                f"The run was begun with {count} blocks and can't go on with {self.schedule.blocks} (data.dims)."
-            )
+        folder = self._root / "checkpoints" / "blocks" / self._restored["folder"]
         return load_state(block_file(folder, block))
 
     def block_metrics(self) -> dict[str, float]:

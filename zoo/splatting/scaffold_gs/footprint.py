@@ -51,7 +51,8 @@ def footprint(
     tx = (x / depth).clamp(-cx / fx - margin_x, (width - cx) / fx + margin_x)
     ty = (y / depth).clamp(-cy / fy - margin_y, (height - cy) / fy + margin_y)
     # Rows of the Jacobian times the camera's rotation times the Gaussian's axes.
-    axes = viewmat[:3, :3] @ rotation_matrices(quats)
+    turned = quats.requires_grad or bool(quats[:, 1:].any())  # of anchors nothing ever changes the rotation
+    axes = viewmat[:3, :3] @ rotation_matrices(quats) if turned else viewmat[None, :3, :3]
     across = (axes[:, 0] - tx.unsqueeze(1) * axes[:, 2]) * scales * (fx / depth).unsqueeze(1)
     down = (axes[:, 1] - ty.unsqueeze(1) * axes[:, 2]) * scales * (fy / depth).unsqueeze(1)
     xx, xy, yy = (across**2).sum(1) + BLUR, (across * down).sum(1), (down**2).sum(1) + BLUR
