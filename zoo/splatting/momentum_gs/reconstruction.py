@@ -243,10 +243,10 @@ class BlockReconstruction(Rendered, ZooModule):
                 self.loop.balance.measured(block, quality, similarity)
 
     def _block_quality(self, block: int) -> Tensor:
-        """PSNR and SSIM of a block alone on every tenth of its photographs, of which at most 8 are taken."""
+        """PSNR and SSIM of a block alone on every fifth of its photographs, of which at most 16 are taken."""
         scene = self.scene
-        own = self.partition.views(block)[::10]
-        own = own[np.linspace(0, len(own) - 1, min(len(own), 8)).round().astype(int)]
+        own = self.partition.views(block)[::5]
+        own = own[np.linspace(0, len(own) - 1, min(len(own), 16)).round().astype(int)]
         state, decoder = self.store.checkout(block), self.network.decoder(block)
         values = []
         for place in own:
