@@ -16,7 +16,7 @@ from torch import Tensor
 import zoo
 from tests.goldens import load, relative_error, section
 from zoo import weights
-from zoo.errors import DataError, WeightsError
+from zoo.errors import DataError, UnknownNameError, WeightsError
 from zoo.splatting.momentum_gs.distillation import BlockWeights, consistency, update_teacher
 from zoo.splatting.scaffold_gs import files
 from zoo.splatting.scaffold_gs.anchors import ANCHOR_ROWS, AnchorState, automatic_voxel_size, initial_anchors, voxelise
@@ -201,6 +201,18 @@ class TestFiles:
         assert all(torch.equal(again[n], tensors[n]) for n in tensors)
         ours, theirs = ((f / files.PLY).read_bytes().split(b"end_header\n", 1)[1] for f in (tmp_path, source))
         assert ours == theirs
+
+    def test_the_converter_takes_the_folder(self, tmp_path: Path) -> None:
+        from tools.convert import main
+        from zoo.pretrained import load_module
+
+        source = GOLDENS / "checkpoint" / "point_cloud" / "iteration_60000"
+        target = tmp_path / "scene.safetensors"
+        main(["model=splatting/momentum-gs", f"input={source}", f"output={target}"])
+        module: Any = load_module(target)
+        assert torch.equal(module.network.offset, load(SYSTEM, "checkpoint_expected")["offset"])
+        with pytest.raises(UnknownNameError, match="are files"):
+            main(["model=splatting/3dgs", f"input={source}", f"output={target}"])
 
     def test_optional_networks_go_out_and_in(self, tmp_path: Path) -> None:
         golden = load(SYSTEM, "decode_v1")

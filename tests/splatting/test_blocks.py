@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -301,6 +303,33 @@ class TestRuns:
     def test_data_without_a_scene_is_named(self, in_tmp: Path) -> None:
         with pytest.raises(ConfigError, match="needs a data module with a scene"):
             train(compose("splatting/scaffold-gs-scene", [*QUIET, "data={name: kat/digits}", "run_dir=run"]))
+
+
+_LOST = """
+import sys, torch, torch.distributed as dist
+from zoo.errors import ZooError
+from zoo.splatting.momentum_gs.exchange import summed
+rank = int(sys.argv[1])
+dist.init_process_group("gloo", init_method=f"file://{sys.argv[2]}", rank=rank, world_size=2)
+assert summed(torch.ones(3)).tolist() == [2, 2, 2]
+if rank == 1:
+    import os
+    os._exit(1)
+try:
+    summed(torch.ones(3))
+except ZooError as error:
+    print(error)
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_process_is_named(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _LOST]
+    other = subprocess.Popen([*command, "1", str(tmp_path / "meet")])
+    done = subprocess.run([*command, "0", str(tmp_path / "meet")], capture_output=True, text=True, timeout=120)
+    assert other.wait(60) == 1
+    assert "Another process of this run is gone" in done.stdout, done.stderr
+    assert "resume=" in done.stdout
 
 
 class TestUse:

@@ -11,6 +11,7 @@ from torch import Tensor
 from zoo.errors import WeightsError
 from zoo.splatting.scaffold_gs.anchors import ANCHOR_ROWS
 from zoo.splatting.scaffold_gs.files import NETWORKS, check_complete
+from zoo.splatting.scaffold_gs.files import read_folder as read_folder
 from zoo.splatting.scaffold_gs.network import AnchorModel
 
 # Sub-dictionaries of the second official form, checkpoints.pth.

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from zoo.data.scene_readers import need_plyfile
 from zoo.errors import DataError, WeightsError
 from zoo.files import atomic_path
-from zoo.splatting.scaffold_gs.decoder import GaussianDecoder
+from zoo.splatting.scaffold_gs.decoder import Appearance, GaussianDecoder
 
 PLY = "point_cloud.ply"
 NETWORKS = {"opacity_mlp.pt": "mlp_opacity", "cov_mlp.pt": "mlp_cov", "color_mlp.pt": "mlp_color"}
@@ -110,20 +110,24 @@ def write_folder(folder: Path, rows: Mapping[str, Tensor], decoder: GaussianDeco
         if module is None:
             continue
         with torch.no_grad(), atomic_path(folder / file) as target:
-            script = (
-                torch.jit.trace(module.embedding, torch.zeros(1, dtype=torch.int64))
-                if (part == "embedding_appearance")
-                else torch.jit.trace(module, torch.zeros(1, _inputs(module)))
-            )
+            if isinstance(module, Appearance):
+                script = torch.jit.trace(_Table(module.embedding), torch.zeros(1, dtype=torch.int64))
+            else:
+                script = torch.jit.trace(module, torch.zeros(1, module[0].in_features))
             script.save(str(target))
         paths.append(folder / file)
     return paths
 
 
-def _inputs(module: nn.Sequential) -> int:
-    first = module[0]
-    assert isinstance(first, nn.Linear)
-    return first.in_features
+class _Table(nn.Module):
+    """The vectors of photographs as the official code looks them up."""
+
+    def __init__(self, embedding: nn.Embedding) -> None:
+        super().__init__()
+        self.embedding = embedding
+
+    def forward(self, index: Tensor) -> Tensor:
+        return self.embedding(index)
 
 
 def check_complete(tensors: Mapping[str, Tensor]) -> None:
