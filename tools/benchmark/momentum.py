@@ -101,7 +101,7 @@ def run(seeds: int = 3, iterations: int = 800, size: int = 56, eight_seeds: int 
             options = (*QUIET, *common, f"data.interval={interval}", *variant.options, f"seed={seed}")
             if seed:
                 options += ("callbacks.test_figures=null",)
-            place = Path(folder, str(seed), name.replace(" ", "_"))
+            place = _place(Path(folder, str(seed)), name)
             for row, values in _train(name, variant, options, place, iterations).items():
                 results.setdefault(row, []).append(values)
                 told = ", ".join(f"{key} {value:.4g}" for key, value in values.items())
@@ -120,6 +120,11 @@ def run(seeds: int = 3, iterations: int = 800, size: int = 56, eight_seeds: int 
     return report
 
 
+def _place(folder: Path, name: str) -> Path:
+    """The run folder of a row."""
+    return folder / name.replace(",", "").replace(" ", "_")
+
+
 def _train(
     name: str, variant: Variant, options: tuple[str, ...], place: Path, iterations: int
 ) -> dict[str, dict[str, float]]:
@@ -133,7 +138,7 @@ def _train(
     spent = time.process_time() - start
     rows = {}
     for row, rounds in ((name, 0), (variant.frozen, 1)):
-        end = place.with_name(row.replace(" ", "_") + "_end")
+        end = _place(place.parent, row + " end")
         shutil.copytree(place, end)
         last = (*options, f"data.freeze_rounds={rounds}", f"run_dir={end}")
         rows[row] = _finish(variant, last, resume=True)
@@ -233,14 +238,12 @@ def _pictures(folder: Path, size: int) -> list[Path]:
     scene = procedural_city(size)
     modules: dict[str, Any] = {}
     for name in SHOWN:
-        place = folder / name.replace(" ", "_")
-        end = place.with_name(place.name + "_end")
+        place, end = _place(folder, name), _place(folder, name + " end")
         modules[name] = load_module(end if end.is_dir() else place)
     chosen = figures.border_views(scene, GRID, scene.test_indices)
     paths = save_figures({"borders": figures.borders(modules, scene, GRID, chosen)}, FOLDER)
-    for name in ("4_in_turns_end", "4_momentum_end", "4_momentum,_freeze_end"):
-        for picture in ("blocks", "anchors"):
-            target = FOLDER / f"{picture}_{name.removesuffix('_end').replace(',', '')}.png"
-            shutil.copyfile(folder / name / "figures" / f"{picture}.png", target)
-            paths.append(target)
+    for name in ("4 in turns", "4 momentum", "4 momentum, freeze"):
+        target = FOLDER / f"blocks-{_place(Path(), name)}.png"
+        shutil.copyfile(_place(folder, name + " end") / "figures" / "blocks.png", target)
+        paths.append(target)
     return paths
