@@ -230,8 +230,10 @@ class TestRuns:
     def test_where_blocks_are_kept_changes_nothing(self, in_tmp: Path) -> None:
         """In memory or on disk, one or all on the device, with growth: the same bits."""
         for name, options in {"one": ["model.max_resident=1"], "disk": ["model.spill=true"]}.items():
-            train(compose("splatting/momentum-gs", [*QUIET, *TINY, *GROWING, *options, f"run_dir={name}"]))
+            options = [*options, "model.crop_margin=0.5", f"run_dir={name}"]
+            train(compose("splatting/momentum-gs", [*QUIET, *TINY, *GROWING, *options]))
         assert same_weights(Path("one"), Path("disk"))
+        assert not list(Path("disk").glob("blocks/*/*"))
 
     def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(
         self, in_tmp: Path, monkeypatch: pytest.MonkeyPatch
@@ -291,10 +293,19 @@ class TestRuns:
     def test_any_scene_is_one_block(self, in_tmp: Path) -> None:
         options = [*QUIET, "data.size=32", "data.views=16", "data.points=300", "trainer.val_check_interval=null"]
         options += ["model.grow_stop=60", "model.grow_start=10", "model.grow_interval=10", "model.grow_gradient=1e-5"]
+        options += ["model.appearance_dim=4", "model.use_feat_bank=true", "model.add_color_dist=true"]
+        with pytest.raises(ConfigError, match=r"model.appearances should be 16"):
+            train(compose("splatting/scaffold-gs-scene", [*options, "run_dir=few"]))
+        options.append("model.appearances=16")
         before = train(compose("splatting/scaffold-gs-scene", [*options, "trainer.max_steps=1", "run_dir=before"]))
         after = train(compose("splatting/scaffold-gs-scene", [*options, "trainer.max_steps=80", "run_dir=run"]))
         assert after["metrics"]["test/psnr"] > before["metrics"]["test/psnr"] + 2
         assert after["metrics"]["test/anchors"] > before["metrics"]["test/anchors"]
+
+    def test_half_precision_trains(self, in_tmp: Path) -> None:
+        options = ["trainer.precision=bf16-mixed", "data.iterations=2", "data.interval=1", "run_dir=run"]
+        metrics = train(compose("splatting/momentum-gs", [*QUIET, *TINY, *options]))["metrics"]
+        assert np.isfinite(list(metrics.values())).all()
 
     def test_decoders_must_be_one_or_as_many_as_blocks(self, in_tmp: Path) -> None:
         with pytest.raises(ConfigError, match=r"one per block, 4; it is 3"):

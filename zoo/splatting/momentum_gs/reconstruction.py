@@ -8,6 +8,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import Tensor
+from torchmetrics import MeanMetric, MetricCollection
 
 from zoo.data.blocks import BlockGrid, BlockSchedule, BlockView, Partition
 from zoo.data.city import BlockData
@@ -52,6 +53,8 @@ class BlockReconstruction(Rendered, ZooModule):
         own = self.hparams
         self.network = AnchorModel(own.get("decoders", 1), own["raster"], own["near_plane"], **decoder)
         self.val_metrics, self.test_metrics = ViewQuality("val/"), ViewQuality("test/")
+        names = ("corrected", "border", "interior")
+        self.part_metrics = MetricCollection({n: MeanMetric() for n in names}, compute_groups=False)
         self.history: list[Measured] = []
         self._restored: dict[str, Any] = {}
         self._growth: Growth | None = None
@@ -107,6 +110,8 @@ class BlockReconstruction(Rendered, ZooModule):
         if decoders not in (1, count):
             raise ConfigError(f"model.decoders should be 1 or, one per block, {count}; it is {decoders}.")
         own = self.hparams
+        if own["appearance_dim"] and own["appearances"] < len(scene.names):
+            raise ConfigError(f"model.appearances should be {len(scene.names)} or more, one per photograph.")
         rates: dict[str, Any] = {
             name: tuple(own[f"lr_{name}"]) if isinstance(own[f"lr_{name}"], list | tuple) else own[f"lr_{name}"]
             for name in Rates.__dataclass_fields__
@@ -291,6 +296,10 @@ class BlockReconstruction(Rendered, ZooModule):
         if self.schedule.slots > 1:
             self._measure_blocks(len(self.schedule), list(range(self.schedule.blocks)), FINAL)
         self.merge()
+
+    def on_fit_end(self) -> None:
+        """Leaves no blocks behind on disk: the checkpoint has them."""
+        self.store.close()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Writes the blocks beside the checkpoint, each process its own, and the merged scene into it."""

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
+from torchmetrics import MetricCollection
 
 from zoo.data.blocks import BlockGrid, Partition
 from zoo.data.scene_readers import read_scene
@@ -36,6 +37,7 @@ class Rendered(ZooModule):
     network: AnchorModel
     val_metrics: ViewQuality
     test_metrics: ViewQuality
+    part_metrics: MetricCollection
     history: list[Measured]
 
     @property
@@ -67,18 +69,21 @@ class Rendered(ZooModule):
     def test_step(self, batch: ViewBatch, batch_idx: int) -> Rendering:
         """Quality on held-out views: overall, with colours corrected, at the borders of blocks and within them."""
         rendering = self._measure(batch, self.test_metrics)
-        corrected = color_corrected(rendering["image"][0], batch["image"][0])
-        values = {"test/psnr_corrected": psnr(corrected.unsqueeze(0), batch["image"][:1])[0]}
-        self.log_dict(values, batch_size=1)
+        image, target = rendering["image"][0], batch["image"][0]
+        parts = self.part_metrics
+        parts["corrected"].update(psnr(color_corrected(image, target).unsqueeze(0), batch["image"][:1]))
+        measured = {"test/psnr_corrected": parts["corrected"]}
         surfaces = getattr(self.scene, "surfaces", [])
         grid = self.grid()
         if surfaces and grid is not None:
             surface = surfaces[int(batch["index"][0])]
             near = near_border(grid, surface)
             for name, mask in (("border", near), ("interior", np.isfinite(surface).all(-1) & ~near)):
-                quality = masked_psnr(rendering["image"][0], batch["image"][0], mask)
+                quality = masked_psnr(image, target, mask)
                 if quality is not None:
-                    self.log(f"test/psnr_{name}", quality, on_step=False, on_epoch=True, batch_size=1)
+                    parts[name].update(quality)
+                measured[f"test/psnr_{name}"] = parts[name]
+        self.log_dict(measured, on_step=False, on_epoch=True, batch_size=1)
         self.log_dict({"test/anchors": float(len(self.network)), **self.block_metrics()}, batch_size=1)
         return rendering
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -89,6 +90,16 @@ class BlockStore:
             future.result()
         self._coming.clear()
         self._make_room(self.max_resident + 1)
+
+    def close(self) -> None:
+        """Forgets all blocks, on disk, too."""
+        self.flush()
+        if self._worker is not None:
+            self._worker.shutdown()
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self._host.clear()
+        self._known.clear()
 
     @property
     def resident_bytes(self) -> int:

@@ -122,9 +122,12 @@ class GaussianDecoder(nn.Module):
         first: list[nn.Linear] = [mlp[0] for mlp in mlps]  # type: ignore[misc]
         weight = torch.cat([self._widened(i, layer.weight, inputs.shape[1]) for i, layer in enumerate(first)])
         hidden = F.relu(F.linear(inputs, weight, torch.cat([layer.bias for layer in first])))
-        opacity, shape, color = (
-            mlp[2:](part) for mlp, part in zip(mlps, hidden.split(self.feat_dim, dim=1), strict=True)
-        )
+        outputs = []
+        for mlp, part in zip(mlps, hidden.split(self.feat_dim, dim=1), strict=True):
+            for layer in list(mlp)[2:]:
+                part = layer(part)
+            outputs.append(part.to(weight.dtype))  # under autocast the rasterizer needs its own precision
+        opacity, shape, color = outputs
         return opacity.flatten(), shape.reshape(-1, 7), color.reshape(-1, 3)
 
     def _widened(self, head: int, weight: Tensor, width: int) -> Tensor:

@@ -158,7 +158,7 @@ class AnchorModel(nn.Module):
         if self.raster == "classic":
             image, alpha, meta = self.render(decoded, viewmat, K, width, height)
             depths = decoded._replace(colors=meta["depths"].view(-1, 1).expand(-1, 3))
-            depth, _, _ = render_classic(depths, viewmat, K, width, height, torch.zeros(3), self.near_plane)
+            depth, _, _ = render_classic(depths, viewmat, K, width, height, viewmat.new_zeros(3), self.near_plane)
             return image, depth[..., :1] / alpha.clamp_min(1e-10), alpha
         image, alpha, _ = self.render(decoded, viewmat, K, width, height, depth=True)
         return image[..., :3], image[..., 3:], alpha
