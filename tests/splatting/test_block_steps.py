@@ -16,7 +16,7 @@ from zoo.ops.ssim import ssim
 from zoo.splatting.momentum_gs.partition import block_scores
 from zoo.splatting.momentum_gs.step import View, Weights, exponential, view_gradients
 from zoo.splatting.momentum_gs.training import BlockLoop, render_state
-from zoo.splatting.scaffold_gs.anchors import ANCHOR_ROWS, AnchorState
+from zoo.splatting.scaffold_gs.anchors import ANCHOR_ROWS, AnchorState, initial_anchors
 from zoo.splatting.scaffold_gs.growth import collect
 from zoo.splatting.scaffold_gs.network import AnchorModel
 
@@ -179,3 +179,30 @@ def official_quality(network: AnchorModel, state: AnchorState, views: list[View]
         values.append([float((-10 * error.log10()).mean()), float(ssim(image, view.image))])
     psnr, similarity = np.mean(values, axis=0)
     return float(psnr), float(similarity)
+
+
+def test_a_decoder_without_gaussians_comes_back_to_life() -> None:
+    """No slot is positive, so that the image teaches nothing; and a block that the camera does not see."""
+    generator = np.random.default_rng(0)
+    network = AnchorModel(feat_dim=8, n_offsets=3)
+    with torch.no_grad():
+        network.decoder(0).mlp_opacity[2].bias.fill_(-1.0)
+    state = initial_anchors(generator.normal(0, 0.3, (50, 3)), 8, 3)
+    viewmat, K = torch.eye(4), torch.tensor([[20.0, 0, 12], [0, 20, 12], [0, 0, 1]])
+    viewmat[2, 3] = 3.0
+    view = View(torch.rand(1, 24, 24, 3, generator=torch.Generator().manual_seed(0)), viewmat, K, 0)
+    loop = BlockLoop(network, blocks=1, momentum=0.0)
+    counts = []
+    for iteration in range(1, 400):
+        loop.step(
+            [(0, lambda: state, view)],
+            iteration,
+            Weights(),
+            after=lambda block, state, outcome: counts.append(len(outcome.decoded.selected)),
+        )
+    assert counts[0] == 0
+    assert counts[-1] > 0
+    assert all(torch.isfinite(value).all() for value in state.tensors().values())
+    away = View(view.image, torch.diag(torch.tensor([1.0, -1, -1, 1])) @ viewmat, K, 0)
+    loop.step([(0, lambda: state, away)], 400, Weights())
+    assert all(torch.isfinite(value).all() for value in state.tensors().values())

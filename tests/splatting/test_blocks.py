@@ -22,9 +22,10 @@ from zoo import weights
 from zoo.config import compose
 from zoo.data.blocks import BlockGrid, BlockSchedule, Partition, central_box, point_coverage, view_of
 from zoo.data.procedural_city import procedural_city
-from zoo.data.scene_views import Scene
+from zoo.data.scene_views import Scene, view_batch
 from zoo.engine.run import train
 from zoo.errors import ConfigError, DataError, Interrupted, WeightsError
+from zoo.pretrained import get_entry
 from zoo.splatting.gaussian_files import read_ply
 from zoo.splatting.metrics import psnr
 from zoo.splatting.momentum_gs.metrics import (
@@ -34,6 +35,7 @@ from zoo.splatting.momentum_gs.metrics import (
     Measured,
     color_corrected,
     forgetting,
+    masked_psnr,
     near_border,
     staleness,
 )
@@ -390,3 +392,18 @@ class TestUse:
         module.predict_file(Path("turn"), Path("iteration_60000"), official=True)
         again = files.read_folder(Path("iteration_60000"))
         assert all(torch.equal(again[n], v) for n, v in official.items())
+
+
+def test_shipped_weights_render_the_city_as_recorded() -> None:
+    entry = get_entry("splatting/momentum-city")
+    module: Any = zoo.load_pretrained("splatting/momentum-city")
+    scene, grid = procedural_city(56), module.grid()
+    found: dict[str, list[float]] = {"psnr": [], "border": []}
+    for index in scene.test_indices:
+        batch = view_batch(scene, [index])
+        image = module(batch["viewmat"], batch["K"], 56, 56)["image"]
+        found["psnr"].append(float(psnr(image, batch["image"])[0]))
+        border = masked_psnr(image[0], batch["image"][0], near_border(grid, scene.surfaces[index]))
+        found["border"] += [] if border is None else [border]
+    assert np.mean(found["psnr"]) == pytest.approx(entry.metrics["test/psnr"], abs=0.05)
+    assert np.mean(found["border"]) == pytest.approx(entry.metrics["test/psnr_border"], abs=0.05)

@@ -15,6 +15,8 @@ from zoo.splatting.scaffold_gs.decoder import Decoded, GaussianDecoder
 from zoo.splatting.scaffold_gs.footprint import visible_anchors
 from zoo.splatting.scaffold_gs.network import AnchorModel
 
+REVIVAL = 0.01  # on the mean raw opacity of a view without any Gaussian
+
 
 @dataclass(frozen=True)
 class View:
@@ -121,6 +123,9 @@ def view_gradients(
         + weights.volume * losses["volume"]
         + weights.consistency * losses["consistency"]
     )
+    if len(decoded.selected) == 0 and len(visible):
+        # A decoder that makes no Gaussian at all learns nothing from the image and would stay like that.
+        total = total - REVIVAL * decoded.raw_opacities.mean()
     parameters = list(decoder.parameters()) if learn_decoder else []
     wanted = [*leaves.values(), *parameters, meta["means2d"]]
     gradients: list[Tensor] = [torch.zeros_like(one) for one in wanted]
