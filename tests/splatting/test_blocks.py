@@ -397,11 +397,11 @@ class TestUse:
 def test_shipped_weights_render_the_city_as_recorded() -> None:
     entry = get_entry("splatting/momentum-city")
     module: Any = zoo.load_pretrained("splatting/momentum-city")
-    scene, grid = procedural_city(56), module.grid()
+    scene, grid = procedural_city(96), module.grid()
     found: dict[str, list[float]] = {"psnr": [], "border": []}
     for index in scene.test_indices:
         batch = view_batch(scene, [index])
-        image = module(batch["viewmat"], batch["K"], 56, 56)["image"]
+        image = module(batch["viewmat"], batch["K"], 96, 96)["image"]
         found["psnr"].append(float(psnr(image, batch["image"])[0]))
         border = masked_psnr(image[0], batch["image"][0], near_border(grid, scene.surfaces[index]))
         found["border"] += [] if border is None else [border]
