@@ -26,6 +26,7 @@ from zoo.data.scene_views import Scene, view_batch
 from zoo.engine.run import train
 from zoo.errors import ConfigError, DataError, Interrupted, WeightsError
 from zoo.pretrained import get_entry
+from zoo.splatting.fly_through import interpolate
 from zoo.splatting.gaussian_files import read_ply
 from zoo.splatting.metrics import psnr
 from zoo.splatting.momentum_gs.metrics import (
@@ -383,6 +384,13 @@ class TestUse:
             module.predict_file(Path("turn"), Path("official"), official=True)
         with pytest.raises(DataError, match="no anchors"):
             zoo.create_model("splatting/momentum-gs").predict_file(Path("turn"), Path("a.gif"))  # type: ignore[operator]
+
+    def test_a_way_through_cameras_at_one_place_is_smooth(self) -> None:
+        viewmats = procedural_city(24, 200, 0, 2).viewmats[:10]
+        way = interpolate(viewmats, 200)
+        assert np.isfinite(way).all()
+        np.testing.assert_allclose(way[[0, -1]], viewmats[[0, -1]], atol=1e-6)
+        assert np.abs(np.diff(way[:, :3, :3], axis=0)).max() < 0.2
 
     def test_the_official_folder(self, in_tmp: Path) -> None:
         golden = load("splatting-momentum-gs", "checkpoint_expected")

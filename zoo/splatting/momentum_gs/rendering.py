@@ -156,7 +156,9 @@ class Rendered(ZooModule):
             return {**facts, "gaussians": len(rows["means"])}
         if output.suffix == ".npz":
             return {**facts, **self._write_partition(input, output, dims, box, threshold)}
-        way = fly_through.cameras(self.network, input, frames, width)
+        # Aerial cameras look at no common point: the circle is about the middle of the scene.
+        middle = self.network.anchor.median(0).values.double().cpu().numpy()
+        way = fly_through.cameras(self.network, input, frames, width, middle)
         start = time.perf_counter()
         pictures = [self(v.unsqueeze(0), k.unsqueeze(0), *way.size)["image"][0] for v, k in way]
         seconds = time.perf_counter() - start
