@@ -105,7 +105,7 @@ def interpolate(viewmats: NDArray[np.float64], frames: int) -> NDArray[np.float6
 
 
 def turn(viewmats: NDArray[np.float64], frames: int, target: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
-    """A circle (F, 4, 4) about a point, or the one that cameras (V, 4, 4) look at, at their mean height and distance."""
+    """A circle (F, 4, 4) about a point, or what cameras (V, 4, 4) look at, at their mean height and distance."""
     target = focus(viewmats) if target is None else target
     up = upwards(viewmats)
     arms = camera_centres(viewmats) - target
