@@ -177,7 +177,8 @@ def read_official(model: str, path: Path) -> dict[str, Any]:
 
     Args:
         model: registry name.
-        path: a ``.safetensors`` file, an ``.npz`` file, or a torch file of plain tensors and values.
+        path: a ``.safetensors`` file, an ``.npz`` file, a torch file of plain tensors and values, or where the authors
+            write several files, their folder.
 
     Raises:
         WeightsError: the file is absent, unreadable, would run code, or is no checkpoint of that model.
@@ -186,8 +187,10 @@ def read_official(model: str, path: Path) -> dict[str, Any]:
     import torch
 
     from zoo import weights
-    from zoo.registry import convert_official
+    from zoo.registry import convert_official, read_official_folder
 
+    if path.is_dir():
+        return read_official_folder(model, path)
     if path.suffix == ".safetensors":
         return convert_official(model, weights.read(path)[0])
     with parsing(path, "a checkpoint of plain tensors", WeightsError):

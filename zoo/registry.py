@@ -170,12 +170,28 @@ def convert_official(name: str, state_dict: dict[str, Any]) -> dict[str, torch.T
         UnknownNameError: no such model, or no official checkpoints of it are known.
         WeightsError: keys are missing or unknown; the message names them.
     """
+    converted: dict[str, torch.Tensor] = _converter(name).convert_official(state_dict)
+    return converted
+
+
+def read_official_folder(name: str, folder: Path) -> dict[str, torch.Tensor]:
+    """Maps an official checkpoint that is a folder of several files, as `convert_official` does one that is a file.
+
+    Raises:
+        UnknownNameError: no such model, or its official checkpoints are no folders.
+        ZooError: files are missing or damaged.
+    """
+    module = _converter(name)
+    if not hasattr(module, "read_folder"):
+        raise UnknownNameError(f"The official checkpoints of '{name}' are files; {folder} is a folder.")
+    return convert_official(name, module.read_folder(folder))
+
+
+def _converter(name: str) -> Any:
     room = get_class("model", name).__module__.rpartition(".")[0]
     try:
-        module = importlib.import_module(f"{room}.convert")
+        return importlib.import_module(f"{room}.convert")
     except ModuleNotFoundError as error:
         if error.name != f"{room}.convert":
             raise
         raise UnknownNameError(f"'{name}' has no official checkpoints to convert: nothing was published.") from None
-    converted: dict[str, torch.Tensor] = module.convert_official(state_dict)
-    return converted

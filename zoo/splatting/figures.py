@@ -14,10 +14,11 @@ from zoo.splatting.gaussians import GaussianModel
 from zoo.splatting.metrics import psnr
 
 if TYPE_CHECKING:
+    from zoo.splatting.momentum_gs.rendering import Rendered
     from zoo.splatting.reconstruction import Reconstruction
 
 
-def views(module: Reconstruction, scene: Scene, indices: list[int]) -> Figure:
+def views(module: Reconstruction | Rendered, scene: Scene, indices: list[int]) -> Figure:
     """Photograph, render, error and depth of some views, a row each."""
     height, width = scene.images[indices[0]].shape[:2]
     scale = 2.4 * width / height

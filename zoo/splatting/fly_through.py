@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -15,7 +16,15 @@ from zoo.data.scene_readers import read_scene
 from zoo.data.scene_views import camera_centres, look_at
 from zoo.errors import DataError
 from zoo.files import atomic_path
-from zoo.splatting.gaussians import GaussianModel
+
+
+class HasCameras(Protocol):
+    """A network that remembers some of the cameras it was fitted to; see `zoo.splatting.gaussians.GaussianModel`."""
+
+    background: Tensor
+    key_viewmats: Tensor
+    key_K: Tensor
+    key_size: Tensor
 
 
 @dataclass(frozen=True)
@@ -37,19 +46,26 @@ class Way:
         return iter(zip(self.viewmats, self.Ks, strict=True))
 
 
-def cameras(network: GaussianModel, source: Path, frames: int, width: int | None = None) -> Way:
+def cameras(
+    network: HasCameras,
+    source: Path,
+    frames: int,
+    width: int | None = None,
+    target: NDArray[np.float64] | None = None,
+) -> Way:
     """The way that a name or a folder means.
 
     Args:
-        network: the Gaussians, with the cameras they were fitted to.
+        network: the scene, with the cameras it was fitted to.
         source: ``cameras``, ``turn``, or the folder of a scene.
         frames: of the first two.
         width: of the images in pixels; None for that of the training images.
+        target: the middle (3,) of the circle; None for what the cameras look at.
 
     Raises:
         DataError: the source is none of them.
     """
-    device = network.means.device
+    device = network.key_viewmats.device
     own_width, own_height = (int(n) for n in network.key_size)
     keys = network.key_viewmats.double().cpu().numpy()
     if source.is_dir():
@@ -59,7 +75,7 @@ def cameras(network: GaussianModel, source: Path, frames: int, width: int | None
     elif str(source) == "cameras":
         viewmats, K = interpolate(keys, frames), network.key_K.double().cpu().numpy()
     elif str(source) == "turn":
-        viewmats, K = turn(keys, frames), network.key_K.double().cpu().numpy()
+        viewmats, K = turn(keys, frames, target), network.key_K.double().cpu().numpy()
     else:
         raise DataError(f"The input {source} is neither 'cameras', nor 'turn', nor the folder of a scene.")
     width = width or own_width
@@ -77,19 +93,21 @@ def interpolate(viewmats: NDArray[np.float64], frames: int) -> NDArray[np.float6
     from scipy.interpolate import CubicSpline
     from scipy.spatial.transform import Rotation, RotationSpline
 
-    moves = np.concatenate([[0.0], np.linalg.norm(np.diff(camera_centres(viewmats), axis=0), axis=1).cumsum()])
-    moves += 1e-3 * max(moves[-1], 1.0) * np.arange(len(moves)) / len(moves)  # no two at the same place
+    orientations = Rotation.from_matrix(viewmats[:, :3, :3])
+    steps = np.linalg.norm(np.diff(camera_centres(viewmats), axis=0), axis=1)
+    # Turning takes time, too: cameras at one place may look different ways.
+    steps += max(float(steps.mean()), 1e-3) * ((orientations[1:] * orientations[:-1].inv()).magnitude() + 1e-3)
+    moves = np.concatenate([[0.0], steps.cumsum()])
     times = np.linspace(0, moves[-1], frames)
-    rotations = RotationSpline(moves, Rotation.from_matrix(viewmats[:, :3, :3]))(times).as_matrix()
+    rotations = RotationSpline(moves, orientations)(times).as_matrix()
     centres = CubicSpline(moves, camera_centres(viewmats))(times)
     return _assemble(rotations, centres)
 
 
-def turn(viewmats: NDArray[np.float64], frames: int) -> NDArray[np.float64]:
-    """A circle (F, 4, 4) about the point that cameras (V, 4, 4) look at, at their mean height and distance."""
-    target = focus(viewmats)
-    up = -viewmats[:, 1, :3].mean(0)
-    up /= np.linalg.norm(up)
+def turn(viewmats: NDArray[np.float64], frames: int, target: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
+    """A circle (F, 4, 4) about a point, or what cameras (V, 4, 4) look at, at their mean height and distance."""
+    target = focus(viewmats) if target is None else target
+    up = upwards(viewmats)
     arms = camera_centres(viewmats) - target
     height = float((arms @ up).mean())
     radius = float(np.linalg.norm(arms - np.outer(arms @ up, up), axis=1).mean())
@@ -99,6 +117,15 @@ def turn(viewmats: NDArray[np.float64], frames: int) -> NDArray[np.float64]:
     angles = np.linspace(0, 2 * np.pi, frames, endpoint=False)
     eyes = target + height * up + radius * (np.outer(np.cos(angles), first) + np.outer(np.sin(angles), second))
     return np.stack([look_at(eye, target, up) for eye in eyes])
+
+
+def upwards(viewmats: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The unit vector (3,) that cameras (V, 4, 4) hold upwards: what their right sides are level to, if they differ."""
+    mean = -viewmats[:, 1, :3].mean(0)
+    _, spread, axes = np.linalg.svd(viewmats[:, 0, :3])
+    if spread[1] > 0.2 * spread[0]:  # looking straight down, a camera's own upwards is sideways
+        return np.asarray(axes[2] * (np.sign(axes[2] @ mean) or 1.0))
+    return mean / np.linalg.norm(mean)
 
 
 def focus(viewmats: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -21,6 +21,7 @@ from zoo.ops import native
 from zoo.ops.spherical_harmonics import sh0_to_rgb
 from zoo.ops.ssim import ssim
 from zoo.splatting import figures, fly_through
+from zoo.splatting.fly_through import HasCameras
 from zoo.splatting.gaussian_files import write_ply, write_splat
 from zoo.splatting.gaussians import KEY_CAMERAS, PARAMETERS, GaussianModel, Rows
 from zoo.splatting.metrics import ViewQuality
@@ -113,7 +114,7 @@ class Reconstruction(ZooModule):
             rows = self.initial_rows(scene)
             self.initialise_seconds = self.clock() - start
             self.network.set_rows(rows)
-            _remember_cameras(self.network, scene)
+            remember_cameras(self.network, scene)
         self.strategy = self.make_strategy(scene, self.steps)
         if self._strategy_state:
             self.strategy.load_state_dict(self._strategy_state)
@@ -274,7 +275,7 @@ class Reconstruction(ZooModule):
         return viewer.start(self.network, port)
 
 
-def _remember_cameras(network: GaussianModel, scene: Scene) -> None:
+def remember_cameras(network: HasCameras, scene: Scene) -> None:
     """Keeps what a fly-through needs with the Gaussians."""
     train = scene.train_indices
     chosen = [train[i] for i in np.linspace(0, len(train) - 1, KEY_CAMERAS).round().astype(int)]

@@ -1,0 +1,1 @@
+"""Momentum-GS: large scenes in blocks that share one decoder."""

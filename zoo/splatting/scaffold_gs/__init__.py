@@ -1,0 +1,1 @@
+"""Scaffold-GS: anchors whose features a small decoder turns into Gaussians."""
