@@ -11,15 +11,19 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from zoo import registry
 
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if "```python" in p.read_text()], ids=lambda p: p.stem)
 def test_examples_run(page: Path, in_tmp: Path) -> None:
-    """The blocks of a page, one after the other."""
+    """The blocks of a page, one after the other; the model that one of them registers is forgotten afterwards."""
     blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
-    exec(compile("\n".join(blocks), str(page), "exec"), {"__name__": "docs"})
+    try:
+        exec(compile("\n".join(blocks), str(page), "exec"), {"__name__": "docs"})
+    finally:
+        registry._CLASSES["model"].pop("mine/linear", None)
 
 
 @pytest.mark.slow

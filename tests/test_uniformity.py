@@ -59,6 +59,7 @@ SMALL = {
     "mri/diffusion": ["model.steps=1", "model.n_samples=2"],
     "mri/diffusion-rival": ["model.steps=1", "model.n_samples=2"],
     "mri/no-varnet": ["data.size=[96,96]"],
+    "mri/no-varnet-rival": ["data.size=[96,96]"],
     "operators/navier-stokes": [
         "data.train_size=2",
         "data.val_size=1",

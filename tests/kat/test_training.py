@@ -104,7 +104,7 @@ class TestPredict:
         [
             ("none.png", None, "There is no file"),
             ("text.png", b"not a picture", "no readable image"),
-            ("bad.npy", b"not an array", "no readable .npy"),
+            ("bad.npy", b"not an array", "can't be read as a .npy"),
             ("shape.npy", np.zeros((2, 9, 9)), r"the model takes \(N, 1, 8, 8\)"),
             ("nan.npy", np.full((1, 8, 8), np.nan), "NaN or infinity"),
             ("empty.npy", np.zeros((0, 8, 8)), "the model takes"),

@@ -208,7 +208,7 @@ class TestPredict:
         ("name", "content", "message"),
         [
             ("none.npy", None, "There is no file"),
-            ("bad.npy", b"not an array", "no readable .npy"),
+            ("bad.npy", b"not an array", "can't be read as a .npy"),
             ("shape.npy", np.zeros((2, 3, 9, 9)), r"the model takes \(N, 1, points, points\)"),
             ("nan.npy", np.full((1, 16, 16), np.nan), "NaN or infinity"),
             ("text.npy", np.array(["a"]), "one array of real numbers"),

@@ -91,6 +91,14 @@ def read_volume(path: Path) -> None:
     volume.maximum()
 
 
+def predict_points(path: Path) -> None:
+    zoo.create_model("kat/gr-kan", features=(2, 8, 1)).predict_file(path, path.with_name("y.npy"))  # type: ignore[operator]
+
+
+def predict_digits(path: Path) -> None:
+    zoo.load_pretrained("kat/digits").predict_file(path, path.with_name("y.json"))  # type: ignore[operator]
+
+
 def kspace(*shape: int) -> Any:
     return numbers(*shape) + 1j * numbers(*shape)
 
@@ -212,6 +220,8 @@ READERS = {
     ),
     "Calgary-Campinas": Reader("a.h5", lambda p: write_calgary(p, kspace(102, 1, 6, 4)), read_volume),
     "array of k-space": Reader("a.npy", lambda p: np.save(p, kspace(2, 2, 12, 10)), read_volume),
+    "points": Reader("x.npy", lambda p: np.save(p, numbers(9, 2)), predict_points),
+    "images": Reader("x.npy", lambda p: np.save(p, abs(numbers(2, 8, 8))), predict_digits),
     "PDEBench": Reader("a.hdf5", write_pdebench, read_pdebench),
     "The Well": Reader("a.hdf5", write_well_file, read_well),
     "MATLAB 5": Reader("a.mat", lambda p: savemat(p, {"a": numbers(4, 8, 8)}), read_arrays),

@@ -17,7 +17,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from zoo.data.images import ImageBatch
 from zoo.errors import DataError
-from zoo.files import write_text
+from zoo.files import parsing, write_text
 from zoo.kat import figures
 from zoo.kat.checkpoints import adapt
 from zoo.kat.layers import Rational
@@ -193,10 +193,8 @@ def _read_images(path: Path, channels: int, size: int) -> Tensor:
     if not path.is_file():
         raise DataError(f"There is no file {path}.")
     if path.suffix == ".npy":
-        try:
+        with parsing(path, "a .npy file of images"):
             array = np.load(path, allow_pickle=False)
-        except (ValueError, OSError, EOFError) as error:
-            raise DataError(f"{path} is no readable .npy file ({error}).") from None
         if array.ndim == 3:
             array = array[:, None]
         if array.ndim != 4 or array.shape[1:] != (channels, size, size) or len(array) == 0:

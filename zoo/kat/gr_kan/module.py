@@ -14,7 +14,7 @@ from torchmetrics import MeanSquaredError, MetricCollection
 
 from zoo.data.functions import PointBatch
 from zoo.errors import DataError
-from zoo.files import atomic_path
+from zoo.files import atomic_path, parsing
 from zoo.kat import figures
 from zoo.kat.gr_kan.network import Activation, GRKANNetwork
 from zoo.kat.layers import Rational
@@ -107,10 +107,8 @@ class GRKANRegressor(ZooModule):
         dim = self.network.layers[0].in_features
         if output.suffix != ".npy":
             raise DataError(f"The output {output} should end in .npy.")
-        try:
-            x = np.load(input, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise DataError(f"{input} is no readable .npy file ({error}).") from None
+        with parsing(input, "a .npy file of points"):
+            x = np.asarray(np.load(input, allow_pickle=False), np.float64)
         if x.ndim != 2 or x.shape[1] != dim or not np.isfinite(x).all():
             raise DataError(f"{input} should hold finite points (N, {dim}), not an array {x.shape}.")
         with torch.no_grad():
