@@ -377,7 +377,11 @@ def test_bad_files(trained: LearnableSMPLify, in_tmp: Path) -> None:
     np.savez("thin.npz", joints=np.zeros((5, 25, 3)), betas=np.zeros(3))
     np.save("few.npy", np.zeros((5, 12, 3)))
     Path("text.npy").write_text("no array")
+    np.save("nan.npy", np.full((5, 25, 3), np.nan))
+    np.savez("nan.npz", joints=np.zeros((5, 25, 3)), pose=np.full(72, np.nan))
     cases = {
+        "nan.npy": "0 joints of the first frame",
+        "nan.npz": "pose holds NaN",
         "thin.npz": "3 betas",
         "flat.npy": "shape",
         "named.npz": "no 'joints'",

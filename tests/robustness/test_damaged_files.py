@@ -41,6 +41,7 @@ from zoo.data.scene_readers import read_colmap, read_image, read_points, read_tr
 from zoo.errors import ZooError
 from zoo.humans import meshes, smpl_file
 from zoo.humans.arteq import scans
+from zoo.humans.learnable_smplify.files import read_joints
 from zoo.humans.motion.sequence import Motion, read_amass, write_amass
 from zoo.humans.motion.skeletons import read_acclaim, read_bvh
 from zoo.humans.results import read_picture
@@ -260,6 +261,10 @@ READERS = {
     "COLMAP, cameras": Reader("cameras.bin", write_colmap, read_tiny_colmap),
     "COLMAP, images": Reader("images.bin", write_colmap, read_tiny_colmap),
     "COLMAP, points": Reader("points3D.bin", write_colmap, read_tiny_colmap),
+    "joints.npz": Reader("a.npz", lambda p: np.savez(p, joints=numbers(3, 25, 3)), read_joints),
+    "joints.json": Reader(
+        "a.json", lambda p: p.write_text(json.dumps({"joints": numbers(2, 25, 3).tolist()})), read_joints, TEXT
+    ),
     "COLMAP, text": Reader("images.txt", write_colmap_text, read_tiny_colmap, TEXT),
     "annotations": Reader("a.npz", write_annotations, lambda p: AnnotatedImages(p, p.parent, 64)),
     "transforms.json": Reader(

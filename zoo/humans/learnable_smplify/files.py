@@ -18,6 +18,7 @@ from zoo.humans.motion.sequence import Motion, write_amass
 
 Array = NDArray[Any]
 INPUTS = (".npz", ".npy", ".json")
+_FEWEST = 6
 OUTPUTS = (".npz", ".json", *SUFFIXES)
 
 
@@ -44,10 +45,10 @@ def read_joints(path: Path) -> JointFile:
     Args:
         path: ``.npy``: (T, K, 3), or (T, K, 4) with confidences; ``.npz`` and ``.json``: ``joints`` likewise, and
             where there are such ``confidence`` (T, K), ``pose`` (72,) of the first frame and ``betas`` (10,). A single
-            frame may lack the first dimension.
+            frame may lack the first dimension. Joints that are NaN or of no confidence are missing.
 
     Raises:
-        DataError: it is absent, unreadable, or of other shapes.
+        DataError: it is absent, unreadable, of other shapes, or has hardly any joints in the first frame.
     """
     if path.suffix not in INPUTS:
         raise DataError(f"{path} should end in one of {', '.join(INPUTS)} to be read as joints.")
@@ -78,6 +79,12 @@ def read_joints(path: Path) -> JointFile:
         raise DataError(f"{path}: the pose has {pose.size} numbers, expected 72.")
     if betas is not None and betas.shape != (10,):
         raise DataError(f"{path}: there are {betas.size} betas, expected 10.")
+    for name, values in (("confidence", confidence), ("pose", pose), ("betas", betas)):
+        if values is not None and not np.isfinite(values).all():
+            raise DataError(f"{path}: {name} holds NaN or infinity.")
+    seen = np.isfinite(joints[0, :, :3]).all(-1) & (True if confidence is None else confidence[0] > 0)
+    if seen.sum() < _FEWEST:
+        raise DataError(f"{path}: {seen.sum()} joints of the first frame are given: at least {_FEWEST} are needed.")
     return JointFile(joints[..., :3], confidence, pose, betas)
 
 
