@@ -9,11 +9,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
 
 # As many threads as the machine's two cores allow next to a second pytest worker.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+# The same examples in every run, so that a change is judged by what it changes. To look for new ones:
+# python -m pytest --hypothesis-profile=default
+settings.register_profile("zoo", derandomize=True, deadline=None)
+settings.load_profile("zoo")
 
 
 @pytest.fixture(autouse=True)

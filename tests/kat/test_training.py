@@ -103,7 +103,7 @@ class TestPredict:
         ("name", "content", "message"),
         [
             ("none.png", None, "There is no file"),
-            ("text.png", b"not a picture", "no readable image"),
+            ("text.png", b"not a picture", "can't be read as an image"),
             ("bad.npy", b"not an array", "can't be read as a .npy"),
             ("shape.npy", np.zeros((2, 9, 9)), r"the model takes \(N, 1, 8, 8\)"),
             ("nan.npy", np.full((1, 8, 8), np.nan), "NaN or infinity"),

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 
 from zoo.data.scene_views import Scene, ViewBatch, camera_centres, view_batch
 from zoo.errors import ConfigError, DataError
-from zoo.files import atomic_path
+from zoo.files import atomic_path, parsing
 
 Array = NDArray[np.float64]
 
@@ -153,18 +153,15 @@ class Partition:
         """
         if not path.is_file():
             raise DataError(f"There is no partition file {path} (data.partition).")
-        try:
-            with path.open("rb") as stream:
-                content = np.load(stream, allow_pickle=False)
-                if isinstance(content, np.ndarray):
-                    mask, known = np.asarray(content, dtype=bool), list(names)
-                else:
-                    mask, known = np.asarray(content["mask"], dtype=bool), [str(n) for n in content["names"]]
-                    low, high = (tuple(float(x) for x in row) for row in content["box"])
-                    nx, ny, nz = (int(n) for n in content["dims"])
-                    grid = BlockGrid(low, high, (nx, ny, nz))  # type: ignore[arg-type]
-        except (OSError, ValueError, KeyError, EOFError) as error:
-            raise DataError(f"{path} is no partition file ({error}).") from None
+        with parsing(path, "a partition file"), path.open("rb") as stream:
+            content = np.load(stream, allow_pickle=False)
+            if isinstance(content, np.ndarray):
+                mask, known = np.asarray(content, dtype=bool), list(names)
+            else:
+                mask, known = np.asarray(content["mask"], dtype=bool), [str(n) for n in content["names"]]
+                low, high = (tuple(float(x) for x in row) for row in content["box"])
+                nx, ny, nz = (int(n) for n in content["dims"])
+                grid = BlockGrid(low, high, (nx, ny, nz))  # type: ignore[arg-type]
         if grid is None:
             raise DataError(f"{path} does not say how the scene was cut: give data.box and data.dims, too.")
         if mask.ndim != 2 or mask.shape[1] != len(grid) or len(mask) != len(known):

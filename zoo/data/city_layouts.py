@@ -20,6 +20,7 @@ from zoo.data.procedural_city import CityScene
 from zoo.data.scene_readers import IMAGE_SUFFIXES, read_colmap, read_image, read_points, shrink
 from zoo.data.scene_views import opengl_to_viewmat
 from zoo.errors import DataError
+from zoo.files import parsing
 
 Array = NDArray[np.float64]
 
@@ -168,15 +169,13 @@ def read_meganerf(root: Path, split: str) -> list[Photograph]:
     photographs = []
     for file in sorted((folder / "metadata").glob("*.pt")):
         content = _tensors(file)
-        try:
+        with parsing(file, "metadata of Mega-NeRF"):
             fx, fy, cx, cy = (float(v) for v in content["intrinsics"])
             if "distortion" in content and np.abs(np.asarray(content["distortion"])).max() > 1e-8:
                 raise DataError(f"{file} is of a distorted photograph: undistort them, as Mega-NeRF's README says.")
             origin = np.asarray(frame["origin_drb"], dtype=np.float64)
             viewmat = meganerf_viewmat(np.asarray(content["c2w"]), origin, float(frame["pose_scale_factor"]))
             size = (int(content["W"]), int(content["H"]))
-        except (KeyError, ValueError, TypeError) as error:
-            raise DataError(f"{file} is no metadata of Mega-NeRF ({error!r}).") from None
         K = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
         photographs.append(Photograph(pictures.get(file.stem, folder / "rgbs" / f"{file.stem}.jpg"), viewmat, K, size))
     return photographs
@@ -206,7 +205,7 @@ def read_matrixcity(file: Path, pictures: Path) -> list[Photograph]:
     Raises:
         DataError: the file is absent, damaged or of neither kind.
     """
-    try:
+    with parsing(file, "MatrixCity's poses"):
         content = json.loads(file.read_text(encoding="utf-8"))
         frames = content["frames"]
         if frames and "rot_mat" in frames[0]:
@@ -222,10 +221,6 @@ def read_matrixcity(file: Path, pictures: Path) -> list[Photograph]:
             )
             for frame in frames
         ]
-    except FileNotFoundError:
-        raise DataError(f"There is no file {file}.") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{file} is no usable file of MatrixCity's poses ({error!r}).") from None
 
 
 def _cm_frame(content: dict[str, Any], frame: dict[str, Any], folder: Path) -> Photograph:

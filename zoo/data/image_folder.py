@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from zoo.data.augment import rand_augment, random_erase, random_resized_crop, resize_and_crop
@@ -16,6 +16,7 @@ from zoo.data.cards import require_files
 from zoo.data.images import ImageBatch
 from zoo.data.loading import eval_loader, sample_generator, train_loader
 from zoo.errors import DataError
+from zoo.files import parsing
 from zoo.registry import register_data
 
 _SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
@@ -87,11 +88,8 @@ class ImageFolder(Dataset[ImageBatch]):
             DataError: the file can't be read as a picture.
         """
         file, label = self.samples[index]
-        try:
-            with Image.open(file) as opened:
-                image = opened.convert("RGB")
-        except (UnidentifiedImageError, OSError, ValueError) as error:
-            raise DataError(f"{file} can't be read as a picture ({error}). Remove or replace it.") from None
+        with parsing(file, "a picture"), Image.open(file) as opened:
+            image = opened.convert("RGB")
         if self.augmentation is None:
             pixels = _to_array(resize_and_crop(image, self.img_size))
         else:

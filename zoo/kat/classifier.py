@@ -188,7 +188,7 @@ def _metrics(num_classes: int) -> MetricCollection:
 
 
 def _read_images(path: Path, channels: int, size: int) -> Tensor:
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     if not path.is_file():
         raise DataError(f"There is no file {path}.")
@@ -203,10 +203,7 @@ def _read_images(path: Path, channels: int, size: int) -> Tensor:
         if not images.isfinite().all():
             raise DataError(f"{path} holds NaN or infinity.")
         return images
-    try:
-        with Image.open(path) as picture:
-            picture = picture.convert("L" if channels == 1 else "RGB").resize((size, size), Image.Resampling.BICUBIC)
-            pixels = np.asarray(picture, dtype=np.float32) / 255.0
-    except (UnidentifiedImageError, OSError, ValueError) as error:
-        raise DataError(f"{path} is no readable image ({error}).") from None
+    with parsing(path, "an image"), Image.open(path) as picture:
+        picture = picture.convert("L" if channels == 1 else "RGB").resize((size, size), Image.Resampling.BICUBIC)
+        pixels = np.asarray(picture, dtype=np.float32) / 255.0
     return torch.from_numpy(pixels).view(size, size, channels).permute(2, 0, 1).unsqueeze(0)

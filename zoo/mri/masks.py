@@ -20,6 +20,7 @@ from numpy.random import RandomState
 from numpy.typing import NDArray
 
 from zoo.errors import DataError
+from zoo.files import parsing
 from zoo.mri import masks_2d
 
 BoolArray: TypeAlias = NDArray[np.bool_]
@@ -250,10 +251,8 @@ class MaskFiles:
 
 @cache
 def _read_masks(path: Path, shape: tuple[int, int]) -> BoolArray:
-    try:
+    with parsing(path, "masks"):
         masks = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"The masks {path} can't be read: {error}") from None
     if masks.ndim != 3 or masks.shape[1:] != shape or len(masks) == 0:
         raise DataError(f"{path} should hold masks (number, {shape[0]}, {shape[1]}), not an array {masks.shape}.")
     return masks

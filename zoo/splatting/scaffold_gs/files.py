@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from zoo.data.scene_readers import need_plyfile
 from zoo.errors import DataError, WeightsError
-from zoo.files import atomic_path
+from zoo.files import atomic_path, parsing
 from zoo.splatting.scaffold_gs.decoder import Appearance, GaussianDecoder
 
 PLY = "point_cloud.ply"
@@ -56,15 +56,13 @@ def read_anchors(path: Path) -> dict[str, Tensor]:
     plyfile = need_plyfile()
     if not path.is_file():
         raise DataError(f"There is no file {path}.")
-    try:
+    with parsing(path, "anchors in the official layout"):
         vertex = plyfile.PlyData.read(str(path))["vertex"]
         names = [p.name for p in vertex.properties]
         slots, feat_dim = (sum(n.startswith(p) for n in names) for p in ("f_offset_", "f_anchor_feat_"))
         if slots == 0 or slots % 3 or feat_dim == 0:
             raise DataError(f"{path} holds no anchors: it has {slots} numbers f_offset_*, {feat_dim} f_anchor_feat_*.")
         table = np.stack([np.asarray(vertex[n], np.float32) for n in ply_properties(feat_dim, slots // 3)], axis=1)
-    except (OSError, KeyError, ValueError, plyfile.PlyParseError) as error:
-        raise DataError(f"{path} holds no anchors in the official layout ({error}).") from None
     place, _, offset, feature, opacity, scaling, rotation = torch.from_numpy(table).split(
         [3, 3, slots, feat_dim, 1, 6, 4], dim=1
     )
