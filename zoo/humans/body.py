@@ -19,6 +19,7 @@ from zoo.errors import ConfigError
 from zoo.humans.joints import SMPL_VERTICES
 from zoo.humans.rotations import rotvec_to_rotmat
 from zoo.humans.smpl_file import SMPLArrays, load_smpl
+from zoo.ops.precision import in_full_precision
 
 
 @dataclass(frozen=True)
@@ -83,15 +84,18 @@ class Body(nn.Module):
         """Number of shape coefficients."""
         return self.shapedirs.shape[-1]
 
+    @in_full_precision
     def rest_joints(self, betas: Tensor) -> Tensor:
         """Joints of the shaped rest body, (B, S) -> (B, J, 3)."""
         return self.joint_template + torch.einsum("bk,jck->bjc", betas, self.joint_shapedirs)
 
+    @in_full_precision
     def transforms(self, rotmats: Tensor, rest_joints: Tensor) -> Tensor:
         """World transforms of the joints, (B, J, 3, 3) and (B, J, 3) -> (B, J, 4, 4)."""
         world: Tensor = self.tree(rotmats, rest_joints)
         return world
 
+    @in_full_precision
     def forward(
         self,
         global_orient: Tensor,

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from zoo.humans.body import Body, pose_matrices
 from zoo.humans.joints import SPIN_49_SOURCES
 from zoo.humans.rotations import right_jacobian, skew
+from zoo.ops.precision import in_full_precision
 
 
 @dataclass(frozen=True)
@@ -98,10 +99,12 @@ class JointBody(nn.Module):
         for name, value in constants.items():
             self.register_buffer(name, value.to(body.v_template.device), persistent=False)
 
+    @in_full_precision
     def forward(self, global_orient: Tensor, body_pose: Tensor, betas: Tensor) -> Tensor:
         """Joints (B, K, 3) in metres; arguments as of `Body`."""
         return self.state(pose_matrices(global_orient, body_pose), betas).joints
 
+    @in_full_precision
     def state(self, rotmats: Tensor, betas: Tensor) -> JointState:
         """Joints and intermediate results, from rotation matrices (B, J, 3, 3) and betas (B, S)."""
         rest = self.joint_template + (betas @ self.joint_shapedirs).unflatten(1, (-1, 3))

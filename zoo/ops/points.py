@@ -8,7 +8,6 @@ built, else, as on a GPU, in plain torch (`zoo.ops.points_reference`).
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from zoo.ops import native, points_op, points_reference
 from zoo.ops.native import Implementation
+from zoo.ops.precision import full_precision
 
 QueryOrder = Literal["index", "nearest"]
 
@@ -128,13 +128,6 @@ def rotation_convolution(
             features, flat, offsets, neighbours, points, table, sigma, by_reference
         )
     return out
-
-
-def full_precision(tensor: Tensor) -> AbstractContextManager[object]:
-    """No autocast on the device of a tensor: what an autograd function saves must be what it computed with."""
-    if tensor.device.type == "meta":  # of which autocast does not know
-        return nullcontext()
-    return torch.autocast(tensor.device.type, enabled=False)
 
 
 class _RotationConvolution(torch.autograd.Function):

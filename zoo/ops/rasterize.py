@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from zoo.ops import native, rasterize_reference
+from zoo.ops.precision import in_full_precision
 
 RasterizeMode = Literal["classic", "antialiased"]
 RenderMode = Literal["RGB", "D", "ED", "RGB+D", "RGB+ED"]
@@ -19,6 +20,7 @@ RenderMode = Literal["RGB", "D", "ED", "RGB+D", "RGB+ED"]
 _RENDER_MODES = ("RGB", "D", "ED", "RGB+D", "RGB+ED")
 
 
+@in_full_precision
 def rasterize(
     means: Tensor,
     quats: Tensor | None,
@@ -45,7 +47,7 @@ def rasterize(
 
     Differentiable in Gaussians, colours, backgrounds and view matrices. The arguments are those of gsplat's
     ``rasterization``. Alpha is clamped at 0.99, as in gsplat 1.6 and the original 3DGS (PyPI's gsplat 1.5.3, which
-    runs on CUDA, clamps at 0.999).
+    runs on CUDA, clamps at 0.999). Autocast changes nothing.
 
     Args:
         means: (N, 3) centres.

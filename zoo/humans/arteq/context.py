@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from zoo.humans.arteq.convolution import IntraConv
 from zoo.humans.arteq.heads import interpolate, nearest_rotation
-from zoo.ops.points import full_precision
+from zoo.ops.precision import full_precision
 
 
 def in_frames(offsets: Tensor, rotations: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from zoo.humans.arteq.group import GroupName, KernelName, kernel_points, rotated_index, rotation_group
 from zoo.ops import ball_query, furthest_points, rotation_convolution
-from zoo.ops.points import full_precision
+from zoo.ops.precision import full_precision
 
 # A kernel's furthest point lies at this share of the radius.
 _KERNEL_REACH = 0.7

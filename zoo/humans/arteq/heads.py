@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.ops.points import full_precision
+from zoo.ops.precision import full_precision
 
 
 class ResidualBlock(nn.Module):

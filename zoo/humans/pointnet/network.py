@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from zoo.humans.arteq.heads import PartSegmentation, ShapeHead, nearest_rotation
 from zoo.humans.arteq.network import NUM_PARTS, PARENTS, ArtEqOutput
-from zoo.ops.points import full_precision
+from zoo.ops.precision import full_precision
 
 
 class PointNet(nn.Module):

@@ -28,6 +28,7 @@ from zoo.humans.smplify.objective import (
     reprojection,
 )
 from zoo.humans.smplify.prior import MaxMixturePrior
+from zoo.ops.precision import in_full_precision
 
 Optimizer = Literal["adam", "lbfgs", "gauss-newton"]
 
@@ -107,6 +108,7 @@ class SMPLify(nn.Module):
         return joints
 
     @torch.no_grad()
+    @in_full_precision
     def fitting_loss(
         self, pose: Tensor, betas: Tensor, translation: Tensor, keypoints: Tensor, centre: Tensor | None = None
     ) -> Tensor:
@@ -120,6 +122,7 @@ class SMPLify(nn.Module):
     def _centre(self, keypoints: Tensor) -> Tensor:
         return keypoints.new_full((len(keypoints), 2), IMG_RES / 2)
 
+    @in_full_precision
     def forward(
         self,
         pose: Tensor,
@@ -142,6 +145,7 @@ class SMPLify(nn.Module):
         stages = {"adam": problem.adam, "lbfgs": problem.lbfgs, "gauss-newton": problem.gauss_newton}
         return stages[self.optimizer](pose.detach(), betas.detach(), translation.detach())
 
+    @in_full_precision
     def start(self, keypoints: Tensor, yaw: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
         """The prior's mean pose, turned by `yaw` degrees from facing the camera, with the camera that suits it.
 
@@ -178,6 +182,7 @@ class SMPLify(nn.Module):
         assert best is not None
         return best
 
+    @in_full_precision
     def fit_points(
         self, points: Tensor, confidence: Tensor | None = None, pose: Tensor | None = None, betas: Tensor | None = None
     ) -> Fit:
