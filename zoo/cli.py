@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.errors import ConfigError, Interrupted, ZooError, did_you_mean
+from zoo.launch import is_main_process
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -59,11 +60,6 @@ def reject_flags(arguments: Sequence[str], known: Sequence[str]) -> None:
         if argument.startswith("-") or "=" not in argument:
             hint = did_you_mean(argument.lstrip("-"), [*known])
             raise ConfigError(f"'{argument}' is no key=value argument. {hint}")
-
-
-def is_main_process() -> bool:
-    """False in the processes that Lightning starts beside the first (``trainer=ddp``)."""
-    return os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("SLURM_PROCID", "0") == "0"
 
 
 def console(stderr: bool = False) -> Console:

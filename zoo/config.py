@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from zoo import assets
 from zoo.errors import ConfigError, UnknownNameError, did_you_mean
 from zoo.files import write_text
+from zoo.launch import run_id
 from zoo.registry import Kind, get_class
 from zoo.signature import check_arguments
 
@@ -141,12 +142,20 @@ def _compose(folder: Path, name: str, overrides: list[str]) -> DictConfig:
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
 
+    register_resolvers()
     search = f"hydra.searchpath=['file://{assets.path('configs')}']"
     try:
         with readable_errors(), initialize_config_dir(str(folder), version_base="1.3"):
             return hydra_compose(name, overrides=[search, *overrides])
     except UNREADABLE as error:
         raise ConfigError(f"The config can't be composed: {error}") from error
+
+
+def register_resolvers() -> None:
+    """Teaches OmegaConf ``${run_id:}``, see `zoo.launch.run_id`."""
+    from omegaconf import OmegaConf
+
+    OmegaConf.register_new_resolver("run_id", run_id, replace=True, use_cache=True)
 
 
 def _plain_name(name: str) -> str:

@@ -12,7 +12,7 @@ from zoo.errors import ConfigError
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-RUN_DIR = "run_dir=runs/${config}/${now:%Y-%m-%d_%H-%M-%S_%f}_evaluate"
+RUN_DIR = "run_dir=runs/${config}/${run_id:}_evaluate"
 
 USAGE = """\
 usage: python -m zoo.evaluate weights=NAME [config=NAME] [key=value ...]

@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo import assets, cli
-from zoo.config import UNREADABLE, compose_run, hydra_override, list_configs, locate, readable_errors
+from zoo.config import (
+    UNREADABLE,
+    compose_run,
+    hydra_override,
+    list_configs,
+    locate,
+    readable_errors,
+    register_resolvers,
+)
 from zoo.errors import ConfigError, Interrupted
 
 if TYPE_CHECKING:
@@ -56,6 +64,7 @@ def main(argv: list[str]) -> None:
 
     import hydra
 
+    register_resolvers()
     summaries: list[dict[str, Any]] = []
     composed = False
 

@@ -16,11 +16,11 @@ from pytorch_lightning.callbacks import Callback, Checkpoint, RichProgressBar
 from pytorch_lightning.plugins.environments import SLURMEnvironment
 from torchmetrics import Metric
 
-from zoo.cli import is_main_process
 from zoo.data.loading import EpochSampler
 from zoo.engine.loggers import CSVLogger
 from zoo.engine.run_folder import RunFolder
 from zoo.errors import Interrupted
+from zoo.launch import is_main_process
 from zoo.module import ZooModule
 from zoo.viz.save import save_animations, save_figures
 

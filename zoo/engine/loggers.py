@@ -10,8 +10,8 @@ from pytorch_lightning.loggers import CSVLogger as LightningCSVLogger
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from zoo.cli import is_main_process
 from zoo.files import atomic_path
+from zoo.launch import is_main_process
 
 __all__ = ["CSVLogger"]
 

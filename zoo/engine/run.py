@@ -16,7 +16,7 @@ from pytorch_lightning.utilities.warnings import PossibleUserWarning
 
 from zoo import config as configs
 from zoo import weights
-from zoo.cli import console, is_main_process
+from zoo.cli import console
 from zoo.config import Entry, RunConfig
 from zoo.engine.callbacks import ResumePoint
 from zoo.engine.checkpoint_io import AtomicCheckpointIO
@@ -24,6 +24,7 @@ from zoo.engine.components import build_trainer
 from zoo.engine.loggers import read_metrics
 from zoo.engine.run_folder import RunFolder
 from zoo.errors import ConfigError, WeightsError
+from zoo.launch import is_main_process, requeued
 from zoo.module import ZooModule
 from zoo.pretrained import network_weights
 from zoo.registry import create_data, create_model
@@ -48,7 +49,8 @@ def train(config: DictConfig, resume: bool = False) -> dict[str, Any]:
 
     Args:
         config: a composed config.
-        resume: go on from the checkpoint in its run folder (from the beginning if there is none yet).
+        resume: go on from the checkpoint in its run folder (from the beginning if there is none yet). So does a
+            requeued SLURM job.
 
     Returns:
         The summary, as written to ``summary.json``; a rival's summary stands under ``"rival"``.
@@ -58,7 +60,7 @@ def train(config: DictConfig, resume: bool = False) -> dict[str, Any]:
     """
     checked = configs.resolve(config)
     run = RunFolder(checked.run_dir)
-    if not resume:
+    if not (resume or requeued()) and is_main_process():
         run.require_new()
     pl.seed_everything(checked.seed, workers=True, verbose=False)
     module, data = build(checked.model), create_data(checked.data.name, **checked.data.arguments)
@@ -95,6 +97,10 @@ def _fit_and_test(
     except MisconfigurationException as error:
         raise ConfigError(f"Lightning refuses to train {config.model.name} with this trainer: {error}") from error
     except RuntimeError as error:
+        if "any parameter that requires a gradient" in str(error):
+            raise ConfigError(
+                f"{config.model.name} trains nothing by gradients that processes could share: use trainer.devices=1."
+            ) from error
         if checkpoint is not None and "loading state_dict" in str(error):
             raise WeightsError(
                 f"{checkpoint} does not fit this model: {error}. Resume with the model arguments it was made with."
@@ -143,7 +149,8 @@ def evaluate(config: DictConfig, source: str) -> dict[str, Any]:
     """
     checked = configs.resolve(config)
     run = RunFolder(checked.run_dir)
-    run.require_new()
+    if is_main_process():
+        run.require_new()
     start = time.perf_counter()
     metrics = _test_weights(checked, source, run)
     summary = {
