@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 import pytorch_lightning as pl
+import torch
 from matplotlib.animation import Animation
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torchmetrics import Metric
 
 
 class ZooModule(pl.LightningModule):
@@ -31,6 +34,23 @@ class ZooModule(pl.LightningModule):
     def adapt_weights(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Fits a state dict from which training is to start, of another image size say, to this network."""
         return tensors
+
+    def log_seen(self, prefix: str, metrics: Mapping[str, Metric]) -> None:
+        """Logs at the end of an epoch those metrics that had any data, and resets them all.
+
+        For metrics of some kinds of examples, of which a process may see none: logged in the step, the metric of one
+        kind would be averaged with that of another kind which the other process happened to meet.
+
+        Args:
+            prefix: ``"val"`` or ``"test"``.
+            metrics: by name; each process updates those it has data for.
+        """
+        updated = torch.tensor([metric.update_called for metric in metrics.values()], device=self.device)
+        anywhere = self.all_gather(updated).view(-1, len(metrics)).any(0)  # type: ignore[union-attr]
+        for seen, (name, metric) in zip(anywhere.tolist(), metrics.items(), strict=True):
+            if seen:
+                self.log(f"{prefix}/{name}", metric.compute())
+            metric.reset()
 
     def figures(self, batch: Any, output: Any) -> dict[str, Figure]:
         """Pictures of a test batch and what ``test_step`` gave for it, by name."""

@@ -162,7 +162,7 @@ class CloudRegression(ZooModule):
             if parameter.grad is not None:
                 torch.nan_to_num_(parameter.grad, nan=0.0, posinf=0.0, neginf=0.0)
 
-    def _evaluate(self, batch: CloudBatch, metrics: nn.ModuleDict, prefix: str) -> FoundBodies:
+    def _evaluate(self, batch: CloudBatch, metrics: nn.ModuleDict) -> FoundBodies:
         output = self(batch["points"])
         found, truth = self._state(self.body, output.pose, output.betas), self._truth(self.body, batch)
         right = (output.segmentation.argmax(-1) == batch["labels"]).float().mean(1)
@@ -173,27 +173,35 @@ class CloudRegression(ZooModule):
             metrics[f"v2v{suffix}"].update(found.vertices[rows], truth.vertices[rows])  # type: ignore[operator]
             metrics[f"mpjpe{suffix}"].update(found.joints[rows], truth.joints[rows])  # type: ignore[operator]
             metrics[f"part_accuracy{suffix}"].update(right[rows])  # type: ignore[operator]
-            names = [f"{name}{suffix}" for name in ("v2v", "mpjpe", "part_accuracy")]
-            self.log_dict({f"{prefix}/{name}": metrics[name] for name in names}, batch_size=int(rows.sum()))  # type: ignore[misc]
-        return {"pose": output.pose, "betas": output.betas, "segmentation": output.segmentation}
+        return _found(output)
 
     def validation_step(self, batch: CloudBatch, batch_idx: int) -> None:
         """Errors of vertices, joints and parts."""
-        self._evaluate(batch, self.val_metrics, "val")
+        self._evaluate(batch, self.val_metrics)
 
     def test_step(self, batch: CloudBatch, batch_idx: int) -> FoundBodies:
         """Errors of vertices, joints and parts."""
-        return self._evaluate(batch, self.test_metrics, "test")
+        return self._evaluate(batch, self.test_metrics)
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the errors of the conditions there were."""
+        self.log_seen("val", self.val_metrics)  # type: ignore[arg-type]
+
+    def on_test_epoch_end(self) -> None:
+        """Logs the errors of the conditions there were."""
+        self.log_seen("test", self.test_metrics)  # type: ignore[arg-type]
 
     def predict_step(self, batch: CloudBatch, batch_idx: int) -> FoundBodies:
         """Bodies."""
         output = self(batch["points"])
-        return {"pose": output.pose, "betas": output.betas, "segmentation": output.segmentation}
+        return _found(output)
 
     def configure_optimizers(self) -> Any:
         """Adam, at a constant rate (the paper's), or up in the first tenth of the steps and down a cosine."""
-        # One pass over all parameters: a tenth of a step's time with networks this small.
-        optimizer = torch.optim.Adam(self.network.parameters(), lr=self.hparams["lr"], fused=True)
+        # One pass over all parameters: a tenth of a step's time with networks this small. In mixed precision Lightning
+        # refuses to clip the gradients of a fused optimizer.
+        fused = self.trainer.precision == "32-true"
+        optimizer = torch.optim.Adam(self.network.parameters(), lr=self.hparams["lr"], fused=fused)
         if self.hparams["schedule"] == "constant":
             return optimizer
         steps = max(1, int(self.trainer.estimated_stepping_batches))
@@ -261,3 +269,12 @@ class CloudRegression(ZooModule):
             output, vertices, self.body.faces.cpu().numpy(), numbers, cloud.cpu().numpy(), colours
         )
         return {"points": len(cloud), "written": ", ".join(map(str, written))}
+
+
+def _found(output: ArtEqOutput) -> FoundBodies:
+    """What pictures and files are made of: single precision, whatever the network ran in."""
+    return {
+        "pose": output.pose.float(),
+        "betas": output.betas.float(),
+        "segmentation": output.segmentation.float(),
+    }

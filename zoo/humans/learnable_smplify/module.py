@@ -269,7 +269,7 @@ class LearnableSMPLify(ZooModule):
         )
 
     @torch.no_grad()
-    def _evaluate(self, batch: MotionPairBatch, metrics: torch.nn.ModuleDict, prefix: str) -> FoundPoses:
+    def _evaluate(self, batch: MotionPairBatch, metrics: torch.nn.ModuleDict) -> FoundPoses:
         betas = batch["betas"]
         start, end = _matrices(batch["start_pose"]), _matrices(batch["end_pose"])
         joints, body = self.joints.to(betas.device), self.body.to(betas.device)
@@ -290,18 +290,24 @@ class LearnableSMPLify(ZooModule):
             if not bool(rows.any()):
                 continue
             for name, values in errors.items():
-                metric = metrics[f"{name}_{group}"]
-                metric.update(1000 * values[rows])  # type: ignore[operator]
-                self.log(f"{prefix}/{name}_{group}", metric, batch_size=int(rows.sum()))  # type: ignore[arg-type]
+                metrics[f"{name}_{group}"].update(1000 * values[rows])  # type: ignore[operator]
         return {"rotmats": found}
 
     def validation_step(self, batch: MotionPairBatch, batch_idx: int) -> None:
         """Errors of vertices and joints."""
-        self._evaluate(batch, self.val_metrics, "val")
+        self._evaluate(batch, self.val_metrics)
 
     def test_step(self, batch: MotionPairBatch, batch_idx: int) -> FoundPoses:
         """Errors of vertices and joints, and the poses for the figures."""
-        return self._evaluate(batch, self.test_metrics, "test")
+        return self._evaluate(batch, self.test_metrics)
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the errors of the groups there were."""
+        self.log_seen("val", self.val_metrics)  # type: ignore[arg-type]
+
+    def on_test_epoch_end(self) -> None:
+        """Logs the errors of the groups there were."""
+        self.log_seen("test", self.test_metrics)  # type: ignore[arg-type]
 
     def predict_step(self, batch: MotionPairBatch, batch_idx: int) -> FoundPoses:
         """Poses."""

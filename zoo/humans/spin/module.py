@@ -258,8 +258,11 @@ class SPIN(ZooModule):
             truth = rotvec_to_rotmat(batch["pose"][known].unflatten(1, (-1, 3)))
             vertices = self._centred(regression.rotmats[known], regression.betas[known])
             self.test_pve.update(vertices, self._centred(truth, batch["betas"][known]))
-            self.log("test/pve", self.test_pve, batch_size=len(found))
         return {"rotmats": regression.rotmats, "betas": regression.betas, "camera": regression.camera}
+
+    def on_test_epoch_end(self) -> None:
+        """Logs the error of vertices where there were true bodies."""
+        self.log_seen("test", {"pve": self.test_pve})
 
     def _mesh(self, rotmats: Tensor, betas: Tensor) -> Tensor:
         vertices: Tensor = self.bodies.body.to(rotmats.device)(rotmats[:, :1], rotmats[:, 1:], betas).vertices
