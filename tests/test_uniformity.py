@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import math
 import re
 from pathlib import Path
@@ -14,6 +15,8 @@ from PIL import Image
 
 import zoo
 from tests.conftest import ROOT
+from tests.processes import together
+from tests.small import small
 from zoo import weights
 from zoo.config import compose, list_configs, resolve
 from zoo.engine.run import train
@@ -21,70 +24,9 @@ from zoo.errors import DataError
 from zoo.models import card_path, first_line
 from zoo.pretrained import get_entry
 
-# What makes a config's data and work small; by data module, family or config, each adding to the one before.
-SMALL = {
-    "humans/body-clouds": [
-        "data.bodies=8",
-        "data.val_size=2",
-        "data.test_size=2",
-        "data.points=256",
-        "data.batch_size=2",
-    ],
-    "humans/keypoints": ["data.poses=32", "data.val_size=2", "data.test_size=4", "data.batch_size=16"],
-    "humans/rendered-people": ["data.train_size=8", "data.val_size=2", "data.test_size=4", "data.batch_size=4"],
-    "humans/motion-pairs": [
-        "data.pairs=16",
-        "data.batch_size=8",
-        "data.motions=2",
-        "data.test_size=4",
-        "data.val_size=2",
-    ],
-    "splatting/city": [
-        "data.size=24",
-        "data.points=600",
-        "data.positions=3",
-        "data.iterations=2",
-        "data.interval=1",
-        "model.voxel_size=0.4",
-        "trainer.max_steps=-1",
-    ],
-    "kat/function": ["data.steps_per_epoch=2", "data.test_points=100"],
-    "mri/phantom": [
-        *("data.train_volumes=2", "data.val_volumes=1", "data.test_volumes=1", "data.slices=1", "data.size=[40,36]"),
-        "model.baselines=[zero-filled]",
-    ],
-    "mri/recurrentvarnet": ["model.real_slice=false"],
-    "mri/rim": ["model.real_slice=false"],
-    "mri/varnet": ["model.real_slice=false"],
-    "mri/diffusion": ["model.steps=1", "model.n_samples=2"],
-    "mri/diffusion-rival": ["model.steps=1", "model.n_samples=2"],
-    "mri/no-varnet": ["data.size=[96,96]"],
-    "mri/no-varnet-rival": ["data.size=[96,96]"],
-    "operators/navier-stokes": [
-        "data.train_size=2",
-        "data.val_size=1",
-        "data.test_size=2",
-        "data.batch_size=2",
-        "data.final_time=2.0",
-    ],
-    "operators/burgers": ["data.train_size=4", "data.val_size=2", "data.test_size=2", "data.batch_size=2"],
-    "operators/darcy": ["data.train_size=4", "data.val_size=2", "data.test_size=2", "data.batch_size=2"],
-    "splatting/scene": ["data.size=48", "data.views=16", "data.points=200"],
-    "splatting": ["trainer.val_check_interval=null"],
-    "splatting/edgs": ["model.budget=500"],
-    "splatting/edgs-buddha": ["model.budget=500"],
-    "pinn/wells": ["trainer.limit_test_batches=1"],
-    "kat/digits": ["trainer.limit_test_batches=1", "trainer.limit_val_batches=1"],
-}
-QUIET = ["callbacks.progress_bar=null", "logger.tensorboard=null"]
 CONFIGS = [
     name for name in list_configs() if name.split("/")[0] in {model.split("/")[0] for model in zoo.list_models()}
 ]
-
-
-def small(config: str) -> list[str]:
-    keys = (compose(config).data.name, config.split("/")[0], config)
-    return [*QUIET, *(option for key in keys for option in SMALL.get(key, []))]
 
 
 @pytest.mark.slow
@@ -110,6 +52,18 @@ def test_a_config_trains_or_says_where_its_data_come_from(config: str, in_tmp: P
             low, high = picture.convert("L").getextrema()
         assert low < high, f"{figure.name} is empty"
     assert len(list(Path("run/figures").glob("*.png"))) >= 2  # the model's own, and the training's curves
+
+
+@pytest.mark.slow
+def test_every_model_trains_in_mixed_precision_on_two_processes(tmp_path: Path) -> None:
+    """Two steps in bfloat16 autocast; both processes take part and end with the same weights and metrics."""
+    results = together(["-m", "tests.train_all"], tmp_path, job=4711, timeout=900, OMP_NUM_THREADS="1")
+    for done in results:
+        assert done.returncode == 0, done.stdout + done.stderr
+    first, second = ([json.loads(line) for line in done.stdout.splitlines() if line[0] == "{"] for done in results)
+    assert first == second
+    assert [row["model"] for row in first] == zoo.list_models()
+    assert all(math.isfinite(value) for row in first for value in row["metrics"].values()), first
 
 
 @pytest.mark.parametrize("name", zoo.list_models())

@@ -154,7 +154,7 @@ class TestMatrixCity:
         np.testing.assert_allclose([p.viewmat for p in found], viewmats(3), atol=1e-6)
         assert found[0].K[0, 0] == pytest.approx(24)
         file.write_text("{}")
-        with pytest.raises(DataError, match="can.t be read as MatrixCity"):
+        with pytest.raises(DataError, match="be read as MatrixCity"):
             read_matrixcity(file, tmp_path)
 
 

@@ -104,7 +104,16 @@ class Reconstruction(ZooModule):
         return data.scene
 
     def on_fit_start(self) -> None:
-        """Makes the Gaussians, unless a checkpoint or weights brought them."""
+        """Makes the Gaussians, unless a checkpoint or weights brought them.
+
+        Raises:
+            ConfigError: several processes, between which Gaussians that come and go would drift apart.
+        """
+        if self.trainer.world_size > 1:
+            raise ConfigError(
+                f"{self.zoo_name} is trained by one process, with trainer.devices=1: each would add and remove other "
+                "Gaussians. splatting/momentum-gs shares a scene between processes."
+            )
         scene = self.scene
         self.steps = int(self.trainer.estimated_stepping_batches)
         if self.device.type == "cpu" and not native.is_reference("auto"):

@@ -1,0 +1,67 @@
+"""Configs with little data and little work, for tests that are about something else."""
+
+from __future__ import annotations
+
+from zoo.config import compose
+
+# What makes a config's data and work small; by data module, family or config, each adding to the one before.
+SMALL = {
+    "humans/body-clouds": [
+        "data.bodies=8",
+        "data.val_size=2",
+        "data.test_size=2",
+        "data.points=256",
+        "data.batch_size=2",
+    ],
+    "humans/keypoints": ["data.poses=32", "data.val_size=2", "data.test_size=4", "data.batch_size=16"],
+    "humans/rendered-people": ["data.train_size=8", "data.val_size=2", "data.test_size=4", "data.batch_size=4"],
+    "humans/motion-pairs": [
+        "data.pairs=16",
+        "data.batch_size=8",
+        "data.motions=2",
+        "data.test_size=4",
+        "data.val_size=2",
+    ],
+    "splatting/city": [
+        "data.size=24",
+        "data.points=600",
+        "data.positions=3",
+        "data.iterations=2",
+        "data.interval=1",
+        "model.voxel_size=0.4",
+        "trainer.max_steps=-1",
+    ],
+    "kat/function": ["data.steps_per_epoch=2", "data.test_points=100"],
+    "mri/phantom": [
+        *("data.train_volumes=2", "data.val_volumes=1", "data.test_volumes=1", "data.slices=1", "data.size=[40,36]"),
+        "model.baselines=[zero-filled]",
+    ],
+    "mri/recurrentvarnet": ["model.real_slice=false"],
+    "mri/rim": ["model.real_slice=false"],
+    "mri/varnet": ["model.real_slice=false"],
+    "mri/diffusion": ["model.steps=1", "model.n_samples=2"],
+    "mri/diffusion-rival": ["model.steps=1", "model.n_samples=2"],
+    "mri/no-varnet": ["data.size=[96,96]"],
+    "mri/no-varnet-rival": ["data.size=[96,96]"],
+    "operators/navier-stokes": [
+        "data.train_size=2",
+        "data.val_size=2",
+        "data.test_size=2",
+        "data.batch_size=2",
+        "data.final_time=2.0",
+    ],
+    "operators/burgers": ["data.train_size=4", "data.val_size=2", "data.test_size=2", "data.batch_size=2"],
+    "operators/darcy": ["data.train_size=4", "data.val_size=2", "data.test_size=2", "data.batch_size=2"],
+    "splatting/scene": ["data.size=48", "data.views=16", "data.points=200"],
+    "splatting": ["trainer.val_check_interval=null"],
+    "splatting/edgs": ["model.budget=500"],
+    "splatting/edgs-buddha": ["model.budget=500"],
+    "pinn/wells": ["trainer.limit_test_batches=1"],
+    "kat/digits": ["trainer.limit_test_batches=1", "trainer.limit_val_batches=1"],
+}
+QUIET = ["callbacks.progress_bar=null", "logger.tensorboard=null"]
+
+
+def small(config: str) -> list[str]:
+    keys = (compose(config).data.name, config.split("/")[0], config)
+    return [*QUIET, *(option for key in keys for option in SMALL.get(key, []))]
