@@ -22,16 +22,20 @@ MRI: dict[str, Any] = {
 
 
 @pytest.mark.parametrize(
-    ("weights", "data", "arguments"),
+    ("weights", "data", "arguments", "any_batch"),
     [
-        ("kat/digits", "kat/digits", {}),
-        ("mri/recurrentvarnet-phantom", "mri/phantom", MRI),
+        ("kat/digits", "kat/digits", {}, True),
+        ("mri/recurrentvarnet-phantom", "mri/phantom", MRI, True),
+        ("mri/diffusion-regression", "mri/phantom", MRI, True),
+        ("humans/arteq-standin", "humans/body-clouds", {"test_size": 2, "points": 256}, False),
     ],
 )
 def test_a_program_gives_the_network_s_numbers(
-    in_tmp: Path, weights: str, data: str, arguments: dict[str, Any]
+    in_tmp: Path, weights: str, data: str, arguments: dict[str, Any], any_batch: bool
 ) -> None:
-    assert export(zoo.load_pretrained(weights), zoo.create_data(data, **arguments), Path("a.pt2")) < 1e-4
+    exported = export(zoo.load_pretrained(weights), zoo.create_data(data, **arguments), Path("a.pt2"))
+    assert exported.difference < 1e-4
+    assert (exported.batch_size is None) == any_batch
 
 
 def test_what_can_t_be_exported_says_so(in_tmp: Path) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from zoo import cli
@@ -26,7 +27,7 @@ usage: python -m tools.export weights=NAME output=FILE.pt2 [data.key=value ...]
 
   weights=kat/digits     a pretrained name, a weights file or a run folder
   output=model.pt2       torch.export.load("model.pt2").module()(...) runs it, for inputs of the shapes that the
-                         config's test data have
+                         config's test data have; where the network allows, for batches of any size
 """
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
@@ -50,11 +51,28 @@ def main(argv: list[str]) -> None:
         config = compose(name, overrides)
     checked = resolve(config)
     data = create_data(checked.data.name, **checked.data.arguments)
-    difference = export(load_module(source), data, output)
-    cli.console().print(f"{output}: outputs differ by {difference:.1e} of the largest value from the network's own")
+    exported = export(load_module(source), data, output)
+    batches = "any size" if exported.batch_size is None else f"{exported.batch_size}"
+    cli.console().print(
+        f"{output}: for batches of {batches}; outputs differ from the network's own by "
+        f"{exported.difference:.1e} of the largest value"
+    )
 
 
-def export(module: ZooModule, data: pl.LightningDataModule, output: Path) -> float:
+@dataclass(frozen=True)
+class Exported:
+    """What became of a network.
+
+    Attributes:
+        difference: largest between the program's and the network's outputs, relative to the largest output.
+        batch_size: the only one that the program takes; None if it takes any.
+    """
+
+    difference: float
+    batch_size: int | None
+
+
+def export(module: ZooModule, data: pl.LightningDataModule, output: Path) -> Exported:
     """Exports ``module.network`` for inputs as it gets them in a test on `data`.
 
     Args:
@@ -62,26 +80,60 @@ def export(module: ZooModule, data: pl.LightningDataModule, output: Path) -> flo
         data: whose first test batch gives the inputs.
         output: the file.
 
-    Returns:
-        The largest difference between the program's and the network's outputs, relative to the largest output.
-
     Raises:
         ConfigError: the test does not call the network, or the network can't be exported.
     """
-    inputs, keywords = network_inputs(module, data)
-    network = module.network.eval()
+    captured = network_inputs(module, data)
+    batch = next(leaf.shape[0] for leaf in pytree.tree_leaves(captured) if isinstance(leaf, Tensor))
+
+    def longer(value: Any) -> Any:
+        """The batch with its first example once more; by then it is no tensor of inference mode, either."""
+        batched = isinstance(value, Tensor) and value.ndim > 0 and value.shape[0] == batch
+        return torch.cat([value, value[:1]]) if batched else value
+
+    inputs, keywords = pytree.tree_map(longer, captured)
+    network = _PlainOutput(module.network).eval()
+    free = {"inputs": _free(inputs, batch + 1), **_free(keywords, batch + 1)}
     try:
         with torch.no_grad():
-            program = torch.export.export(network, inputs, keywords, strict=False)
+            program = torch.export.export(network, inputs, keywords, dynamic_shapes=free, strict=False)
     except Exception as error:  # whatever stands in the way: data-dependent control flow, an op without a meta kernel
         raise ConfigError(f"{module.zoo_name} can't be exported ({type(error).__name__}: {error}).") from error
     with atomic_path(output) as temporary:
         torch.export.save(program, temporary)
     with torch.no_grad():
-        expected = _tensors(network(*inputs, **keywords))
-        found = _tensors(torch.export.load(output).module()(*inputs, **keywords))
+        run = torch.export.load(output).module()
+        expected, found = _tensors(network(*inputs, **keywords)), _tensors(run(*inputs, **keywords))
+        try:
+            run(*captured[0], **captured[1])
+            only = None
+        except (AssertionError, RuntimeError):  # what torch raises for a shape that the program was not made for
+            only = batch + 1
     largest = max(float(e.abs().max()) for e in expected)
-    return max(float((e - f).abs().max()) for e, f in zip(expected, found, strict=True)) / (largest or 1.0)
+    difference = max(float((e - f).abs().max()) for e, f in zip(expected, found, strict=True)) / (largest or 1.0)
+    return Exported(difference, only)
+
+
+class _PlainOutput(nn.Module):
+    """A network whose named tuples, which only this package knows, become dictionaries."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, *inputs: Any, **keywords: Any) -> Any:
+        output = self.network(*inputs, **keywords)
+        return output._asdict() if hasattr(output, "_asdict") else output
+
+
+def _free(value: Any, batch: int) -> Any:
+    """Which sizes of an argument may vary: the first, where it is that of the batch."""
+
+    def of_leaf(leaf: Any) -> Any:
+        batched = isinstance(leaf, Tensor) and leaf.ndim > 0 and leaf.shape[0] == batch
+        return {0: torch.export.Dim.AUTO} if batched else None
+
+    return pytree.tree_map(of_leaf, value)
 
 
 class _Captured(Exception):

@@ -257,7 +257,7 @@ class VisionTransformer(nn.Module):
     def embed(self, image: Tensor) -> Tensor:
         """Tokens before the first block: (B, 1 + patches, d), the class token first."""
         patches = self.patch_embed(image)
-        tokens = torch.cat([self.cls_token.expand(len(image), -1, -1), patches], dim=1)
+        tokens = torch.cat([self.cls_token.expand(image.shape[0], -1, -1), patches], dim=1)
         return tokens + self.pos_embed
 
     def forward_features(self, image: Tensor) -> Tensor:

@@ -62,7 +62,7 @@ def _scatter(
 
 
 def _fake_furthest_points(points: Tensor, count: int, skip: float) -> Tensor:
-    return points.new_empty(len(points), count, dtype=torch.long)
+    return points.new_empty(points.shape[0], count, dtype=torch.long)
 
 
 def _fake_ball_query(points: Tensor, centres: Tensor, radius: float, count: int, nearest: bool) -> Tensor:
@@ -78,7 +78,7 @@ def _fake_gather(
 def _fake_scatter(
     grad: Tensor, offsets: Tensor, neighbours: Tensor, points: Tensor, table: Tensor, sigma: float, support: int
 ) -> Tensor:
-    return grad.new_empty(len(grad), support, len(table), grad.shape[4])
+    return grad.new_empty(grad.shape[0], support, len(table), grad.shape[4])
 
 
 for _name, _here, _fake in (
