@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,13 +35,17 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(target)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    except ZooError:
+        raise
+    except Exception as error:
+        number = error.errno if isinstance(error, OSError) else None
+        # torch, safetensors and HDF5 have errors of their own for it, which name no reason.
+        if number in (errno.ENOSPC, errno.EDQUOT) or (number is None and _is_full(target.parent)):
             raise ZooError(
                 f"No space left on the disk while writing {target}. What was there before is intact: "
                 "free some space (or set run_dir= to another disk) and go on from there."
             ) from error
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+        if isinstance(error, OSError) and number in (errno.EACCES, errno.EROFS, errno.EPERM):
             raise ZooError(f"{target.parent} can't be written to ({error.strerror}). Choose another folder.") from error
         raise
     finally:
@@ -72,6 +77,11 @@ def parsing(path: str | Path, what: str, error_type: type[ZooError] = DataError)
     except Exception as error:
         reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         raise error_type(f"{path} can't be read as {what} ({reason}).") from error
+
+
+def _is_full(folder: Path) -> bool:
+    """Whether no further block fits, as when a writer has just filled what there was."""
+    return folder.is_dir() and shutil.disk_usage(folder).free < 1 << 14
 
 
 def _umask() -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -163,6 +164,45 @@ def test_killed_run_resumes_to_the_same_weights(zoo_command: RunCommand, tmp_pat
     assert whole.returncode == 0, whole.stderr
     one, other = load_file(tmp_path / "run/model.safetensors"), load_file(tmp_path / "whole/model.safetensors")
     assert all(one[name].equal(other[name]) for name in other)
+
+
+# A file system of two megabytes, of which the last checkpoint's successor does not fit.
+FULL_DISK = """
+mount -t tmpfs -o size=2m none disk || exit 77
+train="{python} -m zoo.train"
+$train config=kat/function-fit rival=null {options} run_dir=disk/run || exit 1
+sum() {{ sha256sum disk/run/checkpoints/last.ckpt disk/run/model.safetensors; }}
+before=$(sum)
+head -c $(( ($(df --output=avail disk | tail -1) - 24) * 1024 )) /dev/zero > disk/ballast
+$train resume=disk/run trainer.max_epochs=3 && exit 2
+[ "$before" = "$(sum)" ] || exit 3
+rm disk/ballast
+$train resume=disk/run trainer.max_epochs=3 || exit 4
+cp disk/run/summary.json .
+"""
+
+
+@pytest.mark.slow
+def test_a_disk_that_fills_up_costs_nothing(tmp_path: Path) -> None:
+    """No checkpoint is lost, the message says what to do, and with space the run goes on."""
+    (tmp_path / "disk").mkdir()
+    options = "data.steps_per_epoch=4 data.train_points=50 data.test_points=50 trainer.max_epochs=1"
+    script = FULL_DISK.format(python=sys.executable, options=f"{options} logger.tensorboard=null")
+    done = subprocess.run(
+        ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    if done.returncode == 77 or "unshare" in done.stderr:
+        pytest.skip(f"no file system can be made here: {done.stderr}")
+    assert done.returncode == 0, f"{done.returncode}: {done.stdout}{done.stderr}"
+    assert re.search(r"No space left on the disk while writing \S*/disk/run/checkpoints/", done.stderr), done.stderr
+    assert "Traceback" not in done.stderr
+    assert json.loads((tmp_path / "summary.json").read_text())["epochs"] == 3
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
