@@ -115,7 +115,7 @@ Tensor harmonics(const Tensor& means, const Tensor& centres, const Tensor& coeff
   const Tensor colors = torch::stable::new_empty(held.means, {held.h.cameras, held.h.gaussians, 3});
   held.h.colors = write(colors);
   share_gaussians(held.h.gaussians,
-                  [&](int64_t begin, int64_t end, int64_t) { kernels().project.harmonics(held.h, begin, end); });
+                  [&](int64_t begin, int64_t end, int64_t) { kernels().harmonics.harmonics(held.h, begin, end); });
   return colors;
 }
 
@@ -132,7 +132,7 @@ std::tuple<Tensor, Tensor, Tensor> harmonics_backward(const Tensor& means, const
   const int64_t pieces = pieces_of(h.gaussians);
   std::vector<double> sums(poses ? pieces * h.cameras * 3 : 0);
   share_gaussians(h.gaussians, [&](int64_t begin, int64_t end, int64_t piece) {
-    kernels().project.harmonics_backward(h, up, begin, end, poses ? sums.data() + piece * h.cameras * 3 : nullptr);
+    kernels().harmonics.harmonics_backward(h, up, begin, end, poses ? sums.data() + piece * h.cameras * 3 : nullptr);
   });
   const Tensor dp = poses ? add_up(sums, pieces, h.cameras, 1, 3, held.centres)
                           : torch::stable::new_empty(held.centres, {0});

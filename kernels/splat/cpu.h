@@ -123,10 +123,13 @@ struct SweepKernels {
 
 struct ProjectKernels {
   const char* name;  // of the instruction set
-  // Gaussians begin..end for all cameras. `poses` takes the sums for the view matrices, 12 per camera, or is null;
-  // `centres` those for the camera centres, 3 per camera.
+  // Gaussians begin..end for all cameras. `poses` takes the sums for the view matrices, 12 per camera, or is null.
   void (*project)(const Projection&, int64_t begin, int64_t end);
   void (*project_backward)(const Projection&, const ProjectionGradients&, int64_t begin, int64_t end, double* poses);
+};
+
+struct HarmonicsKernels {
+  // Gaussians begin..end for all cameras. `centres` takes the sums for the camera centres, 3 per camera, or is null.
   void (*harmonics)(const Harmonics&, int64_t begin, int64_t end);
   void (*harmonics_backward)(const Harmonics&, const HarmonicsGradients&, int64_t begin, int64_t end, double* centres);
 };
@@ -150,6 +153,7 @@ struct SsimKernels {
 #define ZOO_JOIN(a, b) ZOO_JOIN_(a, b)
 
 extern const ProjectKernels baseline_project, avx2_project, avx512_project;
+extern const HarmonicsKernels baseline_harmonics, avx2_harmonics, avx512_harmonics;
 extern const TileKernels baseline_tiles, avx2_tiles, avx512_tiles;
 extern const SweepKernels baseline_sweep, avx2_sweep, avx512_sweep;
 extern const SsimKernels baseline_ssim, avx2_ssim, avx512_ssim;

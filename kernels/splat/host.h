@@ -19,6 +19,7 @@ namespace {
 
 struct Set {
   const ProjectKernels& project;
+  const HarmonicsKernels& harmonics;
   const TileKernels& tiles;
   const SsimKernels& ssim;
   const SweepKernels& sweep;
@@ -34,13 +35,13 @@ const Set& kernels() {
     const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
     if (avx2 && avx512 && limit != "avx2" && limit != "default") {
-      return {avx512_project, avx512_tiles, avx512_ssim, avx512_sweep};
+      return {avx512_project, avx512_harmonics, avx512_tiles, avx512_ssim, avx512_sweep};
     }
-    if (avx2 && limit != "default") return {avx2_project, avx2_tiles, avx2_ssim, avx2_sweep};
-    return {baseline_project, baseline_tiles, baseline_ssim, baseline_sweep};
+    if (avx2 && limit != "default") return {avx2_project, avx2_harmonics, avx2_tiles, avx2_ssim, avx2_sweep};
+    return {baseline_project, baseline_harmonics, baseline_tiles, baseline_ssim, baseline_sweep};
   }();
 #else
-  static const Set best = {baseline_project, baseline_tiles, baseline_ssim, baseline_sweep};
+  static const Set best = {baseline_project, baseline_harmonics, baseline_tiles, baseline_ssim, baseline_sweep};
 #endif
   return best;
 }

@@ -1,6 +1,8 @@
 // Masks over the lanes of a vector, the exponential function, and sums across lanes, for the instruction set at hand.
 #pragma once
 
+#include <utility>
+
 #include "../common/simd.h"
 
 namespace zoo::splat {
@@ -16,10 +18,12 @@ using Mask = __mmask16;
 ZOO_INLINE Floats least(Floats a, Floats b) { return (Floats)_mm512_min_ps((__m512)a, (__m512)b); }
 ZOO_INLINE Floats largest(Floats a, Floats b) { return (Floats)_mm512_max_ps((__m512)a, (__m512)b); }
 ZOO_INLINE Mask at_most(Floats a, Floats b) { return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_LE_OQ); }
+ZOO_INLINE Mask below(Floats a, Floats b) { return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_LT_OQ); }
 ZOO_INLINE Mask at_least(const int32_t* a, int32_t b) {
   return _mm512_cmpge_epi32_mask(_mm512_loadu_si512(a), _mm512_set1_epi32(b));
 }
-ZOO_INLINE Mask except(Mask a, Mask b) { return a & static_cast<Mask>(~b); }
+ZOO_INLINE Mask both(Mask a, Mask b) { return static_cast<Mask>(a & b); }
+ZOO_INLINE Mask except(Mask a, Mask b) { return static_cast<Mask>(a & ~b); }
 ZOO_INLINE Floats choose(Mask mask, Floats yes, Floats no) {
   return (Floats)_mm512_mask_blend_ps(mask, (__m512)no, (__m512)yes);
 }
@@ -42,11 +46,13 @@ using Mask = Ints;
 ZOO_INLINE Floats least(Floats a, Floats b) { return a < b ? a : b; }
 ZOO_INLINE Floats largest(Floats a, Floats b) { return a > b ? a : b; }
 ZOO_INLINE Mask at_most(Floats a, Floats b) { return a <= b; }
+ZOO_INLINE Mask below(Floats a, Floats b) { return a < b; }
 ZOO_INLINE Mask at_least(const int32_t* a, int32_t b) {
   Ints lanes;
   memcpy(&lanes, a, sizeof lanes);
   return lanes >= b;
 }
+ZOO_INLINE Mask both(Mask a, Mask b) { return a & b; }
 ZOO_INLINE Mask except(Mask a, Mask b) { return a & ~b; }
 ZOO_INLINE Floats choose(Mask mask, Floats yes, Floats no) { return mask ? yes : no; }
 ZOO_INLINE Floats only(Mask mask, Floats x) { return (Floats)((Ints)x & mask); }
@@ -75,6 +81,17 @@ ZOO_INLINE Mask first_lanes(int count) {
 ZOO_INLINE Floats inverse(Floats x) { return 1.0f / x; }
 
 #endif
+
+ZOO_INLINE Floats root(Floats x) {
+#if defined(__AVX512F__)
+  return (Floats)_mm512_sqrt_ps((__m512)x);
+#elif defined(__AVX2__)
+  return (Floats)_mm256_sqrt_ps((__m256)x);
+#else
+  for (int i = 0; i < kLanes; ++i) x[i] = __builtin_sqrtf(x[i]);
+  return x;
+#endif
+}
 
 ZOO_INLINE Floats clamp(Floats x, Floats low, Floats high) { return least(largest(x, low), high); }
 
@@ -143,5 +160,71 @@ ZOO_INLINE void store_totals(const Floats (&x)[count], float* to) {
 }
 
 #endif
+
+// Rows of `width` numbers each as columns, one row to a lane; lanes from `count` on repeat the last row.
+template <int width>
+ZOO_INLINE void load_rows(const float* from, int count, Floats (&columns)[width]) {
+  alignas(64) float lanes[width][kLanes];
+  for (int i = 0; i < kLanes; ++i) {
+    const float* row = from + width * (i < count ? i : count - 1);
+    for (int j = 0; j < width; ++j) lanes[j][i] = row[j];
+  }
+  for (int j = 0; j < width; ++j) columns[j] = load(lanes[j]);
+}
+
+// And back; lanes from `count` on are left out.
+template <int width>
+ZOO_INLINE void store_rows(const Floats (&columns)[width], float* to, int count) {
+  alignas(64) float lanes[width][kLanes];
+  for (int j = 0; j < width; ++j) store(lanes[j], columns[j]);
+  for (int i = 0; i < count; ++i) {
+    for (int j = 0; j < width; ++j) to[width * i + j] = lanes[j][i];
+  }
+}
+
+#if defined(__has_builtin)
+#if __has_builtin(__builtin_shufflevector)
+#define ZOO_HAS_SHUFFLES
+#endif
+#endif
+
+#if defined(ZOO_HAS_SHUFFLES)
+
+// Exchanges the upper lanes of a with the lower lanes of b in every stretch of 2 * step lanes.
+template <int step, int... lane>
+ZOO_INLINE void exchange(Floats& a, Floats& b, std::integer_sequence<int, lane...>) {
+  const Floats first = __builtin_shufflevector(a, b, (lane & step ? kLanes + (lane ^ step) : lane)...);
+  b = __builtin_shufflevector(a, b, (lane & step ? kLanes + lane : lane ^ step)...);
+  a = first;
+}
+
+// Rows to columns of a square, exchanging ever larger squares within it.
+template <int step = 1>
+ZOO_INLINE void transpose(Floats (&x)[kLanes]) {
+  for (int i = 0; i < kLanes; ++i) {
+    if (!(i & step)) exchange<step>(x[i], x[i + step], std::make_integer_sequence<int, kLanes>{});
+  }
+  if constexpr (2 * step < kLanes) transpose<2 * step>(x);
+}
+
+#else
+
+ZOO_INLINE void transpose(Floats (&x)[kLanes]) {
+  for (int i = 0; i < kLanes; ++i) {
+    for (int j = 0; j < i; ++j) {
+      const float other = x[i][j];
+      x[i][j] = x[j][i], x[j][i] = other;
+    }
+  }
+}
+
+#endif
+
+// The lanes of Gaussians with a radius above zero, of those from `radii` (two numbers each) on.
+ZOO_INLINE Mask with_radius(const int32_t* radii, int count) {
+  alignas(64) int32_t lanes[kLanes] = {};
+  for (int i = 0; i < count; ++i) lanes[i] = radii[2 * i];
+  return at_least(lanes, 1);
+}
 
 }  // namespace zoo::splat
