@@ -94,6 +94,9 @@ Five composite_backward(const Tensor& means2d, const Tensor& conics, const Tenso
   const Five out{torch::stable::new_zeros(in.means2d, {c, n, 2}), torch::stable::new_zeros(in.means2d, {c, n, 3}),
                  torch::stable::new_zeros(in.means2d, {c, n, channels}), torch::stable::new_zeros(in.means2d, {c, n}),
                  torch::stable::new_zeros(in.means2d, {c, absgrad ? n : 0, 2})};
+  float *to_centres = write(std::get<0>(out)), *to_conics = write(std::get<1>(out)), *to_colors = write(std::get<2>(out));
+  float *to_opacities = write(std::get<3>(out)), *to_absolute = write(std::get<4>(out));
+  const float* all_conics = read(in.conics);
   KeptLists& all = *static_cast<KeptLists*>(kept.mutable_data_ptr());
   for (int64_t camera = 0; camera < c; ++camera) {
     Lists& lists = all[camera];
@@ -116,16 +119,13 @@ Five composite_backward(const Tensor& means2d, const Tensor& conics, const Tenso
         }
         // Through sigma = (a dx^2 + c dy^2) / 2 + b dx dy.
         const int64_t at = lists.splats[i].index;
-        const float *conic = read(in.conics) + 3 * at, *color = sum + 6;
-        float *centre = write(std::get<0>(out)) + 2 * at, *d_conic = write(std::get<1>(out)) + 3 * at;
-        centre[0] = conic[0] * sum[0] + conic[1] * sum[1];
-        centre[1] = conic[1] * sum[0] + conic[2] * sum[1];
-        d_conic[0] = 0.5f * sum[2], d_conic[1] = sum[3], d_conic[2] = 0.5f * sum[4];
-        write(std::get<3>(out))[at] = -sum[5] / lists.splats[i].opacity;
-        for (int k = 0; k < channels; ++k) write(std::get<2>(out))[channels * at + k] = color[k];
-        if (absgrad) {
-          for (int k = 0; k < 2; ++k) write(std::get<4>(out))[2 * at + k] = color[channels + k];
-        }
+        const float *conic = all_conics + 3 * at, *color = sum + 6;
+        to_centres[2 * at] = conic[0] * sum[0] + conic[1] * sum[1];
+        to_centres[2 * at + 1] = conic[1] * sum[0] + conic[2] * sum[1];
+        to_conics[3 * at] = 0.5f * sum[2], to_conics[3 * at + 1] = sum[3], to_conics[3 * at + 2] = 0.5f * sum[4];
+        to_opacities[at] = -sum[5] / lists.splats[i].opacity;
+        for (int k = 0; k < channels; ++k) to_colors[channels * at + k] = color[k];
+        for (int k = 0; absgrad && k < 2; ++k) to_absolute[2 * at + k] = color[channels + k];
       }
     });
   }
