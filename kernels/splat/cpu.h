@@ -7,13 +7,15 @@ namespace zoo::splat {
 
 constexpr int kTile = 16;           // pixels along a tile's side
 constexpr int kPixels = kTile * kTile;
+constexpr int kBlock = 4;           // pixels along the side of a tile's blocks
+constexpr int kBlockPixels = kBlock * kBlock;
 constexpr int kMaxChannels = 4;     // colours with more channels are rendered a few at a time
 constexpr float kMinAlpha = 1.0f / 255.0f;
 constexpr float kMaxAlpha = 0.99f;
 constexpr float kMinTransmittance = 1e-4f;
 constexpr float kMinCompensation = 0.005f;
 constexpr float kMaxExtent = 3.33f;  // standard deviations after which even an opaque Gaussian is below kMinAlpha
-constexpr float kMargin = 0.01f;     // on the exponent, so that rounding never drops a pair or a row that counts
+constexpr float kMargin = 0.01f;     // on the exponent, so that rounding never drops a block that counts
 
 // The Gaussians and the cameras, for the projection. All arrays are dense.
 struct Projection {
@@ -49,15 +51,15 @@ struct HarmonicsGradients {
 };
 
 // A projected Gaussian as the tiles use it: one cache line.
+//
+// Its alpha at (dx, dy) from its centre is opacity * exp(xx dx^2 + xy dx dy + yy dy^2); it counts while the exponent is
+// between `floor` and 0.
 struct alignas(64) Splat {
-  float x, y, a, b, c;       // centre and conic
-  float opacity;
-  float limit;               // the exponent beyond which alpha < kMinAlpha, with kMargin
-  float reach_y;             // half the height of the region within the limit
-  float residual;            // c - b^2 / a: the exponent's least value on a row is half of it times dy^2
-  float inverse_a, slope;    // 1 / a, b / a
+  float x, y;  // centre
+  float xx, xy, yy;
+  float opacity, floor;
   float color[kMaxChannels];
-  int32_t index;             // camera * N + gaussian
+  int32_t index;  // camera * N + gaussian
 };
 
 // One tile: the pixels from (x0, y0) on, cut off at the image's border.
@@ -66,6 +68,7 @@ struct Tile {
   int64_t x0, y0;
   const Splat* splats;
   const int32_t* pair_splats;     // pair -> position in splats
+  uint16_t* blocks;               // pair -> a bit per block: reached, and after compositing, counted
   const int32_t* pairs;           // all tiles' lists
   int64_t begin, end;             // this tile's part of it
   float *image, *transmittance;   // of this camera
@@ -74,12 +77,13 @@ struct Tile {
 
 struct TileGradients {
   const float *image, *alpha;  // upstream
-  // Per pair: x, y, conic (3), opacity, colour (channels), and with absgrad |x|, |y|.
+  // Per pair, summed over pixels: the gradient of sigma times dx, dy, dx^2, dx dy, dy^2 and 1; that of the colour
+  // (channels); and with absgrad those of |x| and |y|. Only of pairs with blocks that counted.
   float* pairs;
   bool absgrad;
 };
 
-constexpr int pair_numbers(int channels, bool absgrad) { return 6 + channels + (absgrad ? 2 : 0); }
+static constexpr int pair_numbers(int channels, bool absgrad) { return 6 + channels + (absgrad ? 2 : 0); }
 
 // Images as rows of width * channels numbers, for SSIM.
 struct Ssim {
@@ -90,6 +94,9 @@ struct Ssim {
   float* partials;      // [3][height][row]; null if no gradient is wanted
   float* gradient;      // [height][row]
 };
+
+// Numbers of a row with five pixels before and after it, and room for a whole vector.
+static constexpr int64_t ssim_padded(const Ssim& s) { return s.row + 10 * s.step + 16; }
 
 constexpr int64_t kSweepRows = 16;    // of the reference at a time
 constexpr int kSweepRadius = 5;       // the largest of a window
@@ -116,20 +123,26 @@ struct SweepKernels {
 
 struct ProjectKernels {
   const char* name;  // of the instruction set
-  // Gaussians begin..end for all cameras. `poses` takes the sums for the view matrices, 12 per camera, or is null;
-  // `centres` those for the camera centres, 3 per camera.
+  // Gaussians begin..end for all cameras. `poses` takes the sums for the view matrices, 12 per camera, or is null.
   void (*project)(const Projection&, int64_t begin, int64_t end);
   void (*project_backward)(const Projection&, const ProjectionGradients&, int64_t begin, int64_t end, double* poses);
+};
+
+struct HarmonicsKernels {
+  // Gaussians begin..end for all cameras. `centres` takes the sums for the camera centres, 3 per camera, or is null.
   void (*harmonics)(const Harmonics&, int64_t begin, int64_t end);
   void (*harmonics_backward)(const Harmonics&, const HarmonicsGradients&, int64_t begin, int64_t end, double* centres);
 };
 
 struct TileKernels {
+  // The tiles of an image of across x down that a Gaussian reaches, and the blocks there; their number. If that is more
+  // than `room`, the rest is not written.
+  int64_t (*find)(const Splat&, int64_t across, int64_t down, int32_t* tiles, uint16_t* blocks, int64_t room);
   void (*composite)(const Tile&, int channels);
   void (*differentiate)(const Tile&, const TileGradients&, int channels);
 };
 
-// Three passes, each over rows begin..end; `map` gives the sum of SSIM over its rows. Scratch: three rows.
+// Three passes, each over rows begin..end; `map` gives the sum of SSIM over its rows. Scratch: three padded rows.
 struct SsimKernels {
   void (*rows)(const Ssim&, int64_t begin, int64_t end, float* scratch);
   double (*map)(const Ssim&, int64_t begin, int64_t end, float* scratch);
@@ -140,6 +153,7 @@ struct SsimKernels {
 #define ZOO_JOIN(a, b) ZOO_JOIN_(a, b)
 
 extern const ProjectKernels baseline_project, avx2_project, avx512_project;
+extern const HarmonicsKernels baseline_harmonics, avx2_harmonics, avx512_harmonics;
 extern const TileKernels baseline_tiles, avx2_tiles, avx512_tiles;
 extern const SweepKernels baseline_sweep, avx2_sweep, avx512_sweep;
 extern const SsimKernels baseline_ssim, avx2_ssim, avx512_ssim;

@@ -16,83 +16,115 @@ constexpr float kC1 = 0.01f * 0.01f, kC2 = 0.03f * 0.03f;
 constexpr float kWindow[kRadius + 1] = {0.26601172486179436f, 0.21300553771125370f, 0.10936068950970002f,
                                         0.03600077212843083f, 0.00759875813523919f, 0.00102838008447911f};
 
-// `out` = the row filtered along itself.
-ZOO_INLINE void filter_row(const float* row, float* out, int64_t length, int64_t step) {
-  const int64_t border = kRadius * step;
-  int64_t i = 0;
-  const auto careful = [&](int64_t at) {
-    float sum = kWindow[0] * row[at];
-    for (int k = 1; k <= kRadius; ++k) {
-      if (at - k * step >= 0) sum += kWindow[k] * row[at - k * step];
-      if (at + k * step < length) sum += kWindow[k] * row[at + k * step];
-    }
-    out[at] = sum;
-  };
-  for (; i < border && i < length; ++i) careful(i);
-  for (; i + kLanes <= length - border; i += kLanes) {
-    Floats sum = load(row + i) * kWindow[0];
-    for (int k = 1; k <= kRadius; ++k) sum += (load(row + i - k * step) + load(row + i + k * step)) * kWindow[k];
-    store(out + i, sum);
+// A row with zeros before and after it, so that a filter needs not mind the border.
+struct Padded {
+  float* row;
+
+  static inline __attribute__((always_inline)) Padded of(const Ssim& s, float* scratch) {
+    const int64_t border = kRadius * s.step;
+    memset(scratch, 0, border * sizeof(float));
+    memset(scratch + border + s.row, 0, (ssim_padded(s) - border - s.row) * sizeof(float));
+    return {scratch + border};
   }
-  for (; i < length; ++i) careful(i);
+};
+
+// `out` = the padded row filtered along itself.
+ZOO_INLINE void filter_row(Padded padded, float* out, int64_t length, int64_t step) {
+  for (int64_t i = 0; i < length; i += kLanes) {
+    const float* at = padded.row + i;
+    Floats sum = load(at) * kWindow[0];
+    for (int k = 1; k <= kRadius; ++k) sum += (load(at - k * step) + load(at + k * step)) * kWindow[k];
+    if (length - i >= kLanes) {
+      store(out + i, sum);
+    } else {
+      store(out + i, sum, static_cast<int>(length - i));
+    }
+  }
 }
 
-// The `kLanes` numbers (or `count` of them) from column i on, filtered across the rows around row y.
-ZOO_INLINE Floats filter_column(const float* plane, int64_t height, int64_t row, int64_t y, int64_t i, int count) {
+// The lanes from column i on, filtered across the rows around row y.
+template <bool kWhole, bool kInside>
+ZOO_INLINE Floats filter_column(const float* plane, const Ssim& s, int64_t y, int64_t i) {
   const auto at = [&](int64_t line) {
-    return count == kLanes ? load(plane + line * row + i) : load(plane + line * row + i, count);
+    const float* from = plane + line * s.row + i;
+    return kWhole ? load(from) : load(from, static_cast<int>(s.row - i));
   };
   Floats sum = at(y) * kWindow[0];
   for (int k = 1; k <= kRadius; ++k) {
-    if (y >= k) sum += at(y - k) * kWindow[k];
-    if (y + k < height) sum += at(y + k) * kWindow[k];
+    if constexpr (kInside) {
+      sum += (at(y - k) + at(y + k)) * kWindow[k];
+    } else {
+      if (y >= k) sum += at(y - k) * kWindow[k];
+      if (y + k < s.height) sum += at(y + k) * kWindow[k];
+    }
   }
   return sum;
 }
 
+// work(column, number of lanes, filter) along row y, where filter(plane) is the plane filtered across the rows there.
+template <class Work>
+ZOO_INLINE void along(const Ssim& s, int64_t y, const Work& work) {
+  int64_t i = 0;
+  if (y >= kRadius && y + kRadius < s.height) {
+    for (; i + kLanes <= s.row; i += kLanes) {
+      work(i, kLanes, [&](const float* plane) { return filter_column<true, true>(plane, s, y, i); });
+    }
+  }
+  for (; i + kLanes <= s.row; i += kLanes) {
+    work(i, kLanes, [&](const float* plane) { return filter_column<true, false>(plane, s, y, i); });
+  }
+  if (i < s.row) {
+    const int count = static_cast<int>(s.row - i);
+    work(i, count, [&](const float* plane) { return filter_column<false, false>(plane, s, y, i); });
+  }
+}
+
 void rows(const Ssim& s, int64_t begin, int64_t end, float* scratch) {
   const int64_t plane = s.height * s.row;
+  const Padded line = Padded::of(s, scratch);
   for (int64_t y = begin; y < end; ++y) {
     const float *x = s.image + y * s.row, *t = s.target + y * s.row;
     float* out = s.filtered + y * s.row;
-    filter_row(x, out, s.row, s.step);
-    filter_row(t, out + plane, s.row, s.step);
-    for (int64_t i = 0; i < s.row; ++i) scratch[i] = x[i] * x[i];
-    filter_row(scratch, out + 2 * plane, s.row, s.step);
-    for (int64_t i = 0; i < s.row; ++i) scratch[i] = t[i] * t[i];
-    filter_row(scratch, out + 3 * plane, s.row, s.step);
-    for (int64_t i = 0; i < s.row; ++i) scratch[i] = x[i] * t[i];
-    filter_row(scratch, out + 4 * plane, s.row, s.step);
+    const auto filter = [&](int quantity, auto&& value) {
+      for (int64_t i = 0; i < s.row; ++i) line.row[i] = value(i);
+      filter_row(line, out + quantity * plane, s.row, s.step);
+    };
+    filter(0, [&](int64_t i) { return x[i]; });
+    filter(1, [&](int64_t i) { return t[i]; });
+    filter(2, [&](int64_t i) { return x[i] * x[i]; });
+    filter(3, [&](int64_t i) { return t[i] * t[i]; });
+    filter(4, [&](int64_t i) { return x[i] * t[i]; });
   }
 }
 
 double map(const Ssim& s, int64_t begin, int64_t end, float* scratch) {
   const int64_t plane = s.height * s.row;
+  const Padded lines[3] = {Padded::of(s, scratch), Padded::of(s, scratch + ssim_padded(s)),
+                           Padded::of(s, scratch + 2 * ssim_padded(s))};
   double sum = 0;
   for (int64_t y = begin; y < end; ++y) {
     Floats row_sum = {};
-    for (int64_t i = 0; i < s.row; i += kLanes) {
-      const int count = s.row - i < kLanes ? static_cast<int>(s.row - i) : kLanes;
+    along(s, y, [&](int64_t i, int count, auto&& filter) {
       Floats v[5];
-      for (int q = 0; q < 5; ++q) v[q] = filter_column(s.filtered + q * plane, s.height, s.row, y, i, count);
+      for (int q = 0; q < 5; ++q) v[q] = filter(s.filtered + q * plane);
       const Floats mx = v[0], mt = v[1];
       const Floats a = 2.0f * mx * mt + kC1, b = 2.0f * (v[4] - mx * mt) + kC2;
       const Floats c = mx * mx + mt * mt + kC1, d = (v[2] - mx * mx) + (v[3] - mt * mt) + kC2;
-      const Floats scale = 1.0f / (c * d);
+      const Floats by_c = 1.0f / c, by_d = 1.0f / d, scale = by_c * by_d;
       Floats ssim = a * b * scale;
       if (s.partials) {
         // With respect to the means, the mean squares and the mean products.
-        store(scratch + i, 2.0f * (mt * (b - a) * scale + mx * ssim * (1.0f / d - 1.0f / c)), count);
-        store(scratch + s.row + i, -ssim / d, count);
-        store(scratch + 2 * s.row + i, 2.0f * a * scale, count);
+        store(lines[0].row + i, 2.0f * (mt * (b - a) * scale + mx * ssim * (by_d - by_c)), count);
+        store(lines[1].row + i, -ssim * by_d, count);
+        store(lines[2].row + i, 2.0f * a * scale, count);
       }
       for (int j = count; j < kLanes; ++j) ssim[j] = 0.0f;
       row_sum += ssim;
-    }
+    });
     for (int j = 0; j < kLanes; ++j) sum += row_sum[j];
     if (s.partials) {
       for (int part = 0; part < 3; ++part) {
-        filter_row(scratch + part * s.row, s.partials + part * plane + y * s.row, s.row, s.step);
+        filter_row(lines[part], s.partials + part * plane + y * s.row, s.row, s.step);
       }
     }
   }
@@ -102,14 +134,12 @@ double map(const Ssim& s, int64_t begin, int64_t end, float* scratch) {
 void gradient(const Ssim& s, int64_t begin, int64_t end) {
   const int64_t plane = s.height * s.row;
   for (int64_t y = begin; y < end; ++y) {
-    for (int64_t i = 0; i < s.row; i += kLanes) {
-      const int count = s.row - i < kLanes ? static_cast<int>(s.row - i) : kLanes;
-      Floats v[3];
-      for (int q = 0; q < 3; ++q) v[q] = filter_column(s.partials + q * plane, s.height, s.row, y, i, count);
+    along(s, y, [&](int64_t i, int count, auto&& filter) {
       const int64_t at = y * s.row + i;
       const Floats x = load(s.image + at, count), t = load(s.target + at, count);
-      store(s.gradient + at, v[0] + 2.0f * x * v[1] + t * v[2], count);
-    }
+      const Floats by_mean = filter(s.partials), by_square = filter(s.partials + plane);
+      store(s.gradient + at, by_mean + 2.0f * x * by_square + t * filter(s.partials + 2 * plane), count);
+    });
   }
 }
 

@@ -1,179 +1,169 @@
-// Compositing the Gaussians of one tile, and its derivative. Compiled once per instruction set: ZOO_ISA names it.
+// Finding the tiles of 16 x 16 pixels that a Gaussian reaches, compositing the Gaussians of one tile, and its
+// derivative. Compiled once per instruction set: ZOO_ISA names it.
 //
-// Kerbl et al., "3D Gaussian Splatting for Real-Time Radiance Field Rendering", 2023, section 6. A tile's state is
-// held in arrays of 256 numbers; a row of 16 pixels is one vector of AVX-512 and two of AVX2.
+// Kerbl et al., "3D Gaussian Splatting for Real-Time Radiance Field Rendering", 2023, section 6. A tile is 16 blocks of
+// 4 x 4 pixels. A pair of a Gaussian and a tile comes with a bit per block: at first whether the Gaussian reaches it,
+// after compositing whether it counted there, so that neither pass looks at more blocks than it must. A block is one
+// vector of AVX-512, two of AVX2; the state of its pixels lies together.
 
-#include "../common/simd.h"
 #include "cpu.h"
+#include "vectors.h"
 
 namespace zoo::splat {
 namespace {
 
-constexpr int kLanes = Lanes<float>::count;
-typedef int32_t Ints __attribute__((vector_size(kVectorBytes)));
+constexpr int kParts = kBlockPixels / kLanes;  // vectors of a block
+constexpr int32_t kOutside = -2;  // a pixel beyond the image's border, in place of its last Gaussian
 
-ZOO_INLINE Floats all(float x) { return x + Floats{}; }
-ZOO_INLINE Floats least(Floats a, Floats b) { return a < b ? a : b; }
-ZOO_INLINE Floats only(Ints mask, Floats x) { return (Floats)((Ints)x & mask); }
-
-ZOO_INLINE bool any(Ints mask) {
-#if defined(__AVX512F__)
-  return _mm512_movepi32_mask((__m512i)mask) != 0;
-#elif defined(__AVX2__)
-  return _mm256_movemask_ps((__m256)mask) != 0;
-#else
-  int32_t bits = 0;
-  for (int i = 0; i < kLanes; ++i) bits |= mask[i];
-  return bits != 0;
-#endif
-}
-
-ZOO_INLINE float total(Floats x) {
-#if defined(__AVX512F__)
-  return _mm512_reduce_add_ps((__m512)x);
-#else
-  float sum = 0;
-  for (int i = 0; i < kLanes; ++i) sum += x[i];
-  return sum;
-#endif
-}
-
-// exp(-x) for 0 <= x, within 3e-7 relative; beyond 80 it stays at exp(-80).
-ZOO_INLINE Floats decay(Floats x) {
-  const Floats power = least(x, all(80.0f)) * -1.44269504f;
-  const float shift = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer in the lowest bits
-  const Floats shifted = power + shift;
-  const Floats f = power - (shifted - shift);
-  Floats p = all(1.5403530e-4f);
-  p = p * f + 1.33335581e-3f;
-  p = p * f + 9.61812911e-3f;
-  p = p * f + 5.55041087e-2f;
-  p = p * f + 2.40226507e-1f;
-  p = p * f + 6.93147181e-1f;
-  p = p * f + 1.0f;
-  return (Floats)((Words)p + ((Words)shifted << 23));
-}
-
-ZOO_INLINE Floats ramp(float start) {
+// Lanes of the part-th vector of 16 things in rows of 4: their column and row.
+ZOO_INLINE Floats columns(int part) {
   Floats x;
-  for (int i = 0; i < kLanes; ++i) x[i] = start + static_cast<float>(i);
+  for (int i = 0; i < kLanes; ++i) x[i] = static_cast<float>((part * kLanes + i) % kBlock);
   return x;
 }
-
-struct Rows { int begin, end; };
-
-// The tile's rows that a Gaussian can reach.
-ZOO_INLINE Rows rows_of(const Splat& s, const Tile& tile) {
-  const float first = s.y - s.reach_y - static_cast<float>(tile.y0) - 0.5f;
-  const float last = s.y + s.reach_y - static_cast<float>(tile.y0) - 0.5f;
-  Rows rows{0, kTile};
-  if (first > 0) rows.begin = first > kTile ? kTile : static_cast<int>(__builtin_ceilf(first));
-  if (last < kTile - 1) rows.end = last < 0 ? 0 : static_cast<int>(last) + 1;
-  return rows;
+ZOO_INLINE Floats rows(int part) {
+  Floats y;
+  for (int i = 0; i < kLanes; ++i) y[i] = static_cast<float>((part * kLanes + i) / kBlock);
+  return y;
 }
 
-struct Span { float begin, end; };
+ZOO_INLINE Floats exponent(const Splat& s, Floats dx, Floats dy) {
+  return dx * (s.xx * dx + s.xy * dy) + s.yy * (dy * dy);
+}
 
-// The x that a Gaussian can reach on the row `dy` below its centre, relative to the tile; empty if begin > end.
-ZOO_INLINE Span span_of(const Splat& s, const Tile& tile, float dy) {
-  const float room = 2.0f * s.limit - s.residual * dy * dy;
-  const float half = room > 0 ? __builtin_sqrtf(room * s.inverse_a) : -1e9f;
-  const float centre = s.x + s.slope * dy - static_cast<float>(tile.x0) - 0.5f;
-  return {centre - half, centre + half};
+// The blocks of a tile where the largest exponent of a Gaussian is above its least that counts, with kMargin.
+ZOO_INLINE uint32_t reached(const Splat& s, float slope_x, float slope_y, float tile_x, float tile_y) {
+  uint32_t found = 0;
+  for (int part = 0; part < kParts; ++part) {
+    // dx and dy over a block's pixel centres are between low and high.
+    const Floats high_x = s.x - tile_x - 0.5f - kBlock * columns(part), low_x = high_x - (kBlock - 1);
+    const Floats high_y = s.y - tile_y - 0.5f - kBlock * rows(part), low_y = high_y - (kBlock - 1);
+    // The maximum lies at the centre, or on the edges nearest to it.
+    const Floats near_x = clamp(Floats{}, low_x, high_x), near_y = clamp(Floats{}, low_y, high_y);
+    const Floats on_column = exponent(s, near_x, clamp(slope_y * near_x, low_y, high_y));
+    const Floats on_row = exponent(s, clamp(slope_x * near_y, low_x, high_x), near_y);
+    found |= bits(at_most(all(s.floor - kMargin), largest(on_column, on_row))) << (part * kLanes);
+  }
+  return found;
+}
+
+int64_t find(const Splat& s, int64_t across, int64_t down, int32_t* tiles, uint16_t* blocks, int64_t room) {
+  // Along a column the exponent is largest at dy = slope_y dx, along a row at dx = slope_x dy.
+  const float slope_x = -0.5f * s.xy / s.xx, slope_y = -0.5f * s.xy / s.yy;
+  const float floor = s.floor - kMargin;
+  // Beyond these distances it is below its floor; a needle, to rounding, reaches as far as it likes.
+  const float narrow_x = s.xx + 0.5f * s.xy * slope_y, narrow_y = s.yy + 0.5f * s.xy * slope_x;
+  const float reach_x = narrow_x < 0 ? __builtin_sqrtf(floor / narrow_x) : 1e9f;
+  const float reach_y = narrow_y < 0 ? __builtin_sqrtf(floor / narrow_y) : 1e9f;
+  const auto tile = [](float x, int64_t limit) {
+    const float t = __builtin_floorf((x - 0.5f) / kTile);
+    return t < 0 ? int64_t{-1} : t < static_cast<float>(limit) ? static_cast<int64_t>(t) : limit;
+  };
+  const int64_t x0 = tile(s.x - reach_x, across), x1 = tile(s.x + reach_x, across);
+  const int64_t y0 = tile(s.y - reach_y, down), y1 = tile(s.y + reach_y, down);
+  int64_t count = 0;
+  for (int64_t y = y0 < 0 ? 0 : y0; y <= y1 && y < down; ++y) {
+    for (int64_t x = x0 < 0 ? 0 : x0; x <= x1 && x < across; ++x) {
+      const uint32_t hit = reached(s, slope_x, slope_y, static_cast<float>(x * kTile), static_cast<float>(y * kTile));
+      if (hit == 0) continue;
+      if (count < room) tiles[count] = static_cast<int32_t>(y * across + x), blocks[count] = static_cast<uint16_t>(hit);
+      ++count;
+    }
+  }
+  return count;
 }
 
 struct Coverage {
-  Floats dx, visibility, alpha;  // visibility = exp(-sigma), alpha not clamped
-  Ints counts;
+  Floats dx, dy, alpha;  // not clamped
+  Mask counts;
 };
 
-// A Gaussian on some pixels of one row; the same in both passes, or transmittance could not be recovered.
-ZOO_INLINE Coverage cover(const Splat& s, Floats x, float dy) {
-  Coverage v;
-  v.dx = s.x - x;
-  const Floats sigma = v.dx * (v.dx * (0.5f * s.a) + s.b * dy) + 0.5f * s.c * dy * dy;
-  v.visibility = decay(sigma);
-  v.alpha = v.visibility * s.opacity;
-  v.counts = (sigma >= 0.0f) & (v.alpha >= kMinAlpha);
-  return v;
+// A Gaussian on some pixels of a block; the same in both passes, or transmittance could not be recovered.
+ZOO_INLINE Coverage cover(const Splat& s, Floats dx, Floats dy) {
+  const Floats e = exponent(s, dx, dy);
+  return {dx, dy, s.opacity * exponential(e), static_cast<Mask>(at_most(e, Floats{}) & at_most(all(s.floor), e))};
+}
+
+ZOO_INLINE const Splat& splat_of(const Tile& tile, int64_t k) { return tile.splats[tile.pair_splats[tile.pairs[k]]]; }
+
+// The list is read in order, the Gaussians are not.
+ZOO_INLINE void prefetch(const Tile& tile, int64_t k) {
+  if (k >= tile.begin && k < tile.end) __builtin_prefetch(&splat_of(tile, k));
+}
+
+// The pixels of a tile that are in the image: work(place in the state, pixel).
+template <class Work>
+ZOO_INLINE void each_pixel(const Tile& tile, const Work& work) {
+  const int64_t bottom = tile.height - tile.y0 < kTile ? tile.height - tile.y0 : kTile;
+  const int64_t right = tile.width - tile.x0 < kTile ? tile.width - tile.x0 : kTile;
+  for (int64_t r = 0; r < bottom; ++r) {
+    for (int64_t c = 0; c < right; ++c) {
+      const int64_t block = r / kBlock * kBlock + c / kBlock;
+      work(block * kBlockPixels + r % kBlock * kBlock + c % kBlock, (tile.y0 + r) * tile.width + tile.x0 + c);
+    }
+  }
 }
 
 template <int D>
 struct State {
   alignas(64) float transmittance[kPixels];
   alignas(64) float color[D][kPixels];
-  alignas(64) int32_t alive[kPixels];
   alignas(64) int32_t last[kPixels];
+  Mask open[kPixels / kLanes];  // pixels that take more Gaussians
 };
 
 template <int D>
 void composite(const Tile& tile) {
   State<D> state;
-  bool row_alive[kTile];
-  int rows_alive = 0;
-  for (int r = 0; r < kTile; ++r) {
-    row_alive[r] = tile.y0 + r < tile.height;
-    rows_alive += row_alive[r];
-    for (int c = 0; c < kTile; ++c) {
-      const int i = r * kTile + c;
-      state.transmittance[i] = 1.0f;
-      for (int d = 0; d < D; ++d) state.color[d][i] = 0.0f;
-      state.alive[i] = row_alive[r] && tile.x0 + c < tile.width ? -1 : 0;
-      state.last[i] = static_cast<int32_t>(tile.begin - 1);
-    }
+  for (int i = 0; i < kPixels; ++i) state.transmittance[i] = 1.0f, state.last[i] = kOutside;
+  memset(state.color, 0, sizeof state.color);
+  each_pixel(tile, [&](int64_t i, int64_t) { state.last[i] = static_cast<int32_t>(tile.begin - 1); });
+  uint32_t open_blocks = 0;
+  for (int v = 0; v < kPixels / kLanes; ++v) {
+    state.open[v] = at_least(state.last + v * kLanes, kOutside + 1);
+    if (bits(state.open[v])) open_blocks |= 1u << v / kParts;
   }
   const float x0 = static_cast<float>(tile.x0) + 0.5f, y0 = static_cast<float>(tile.y0) + 0.5f;
-  for (int64_t k = tile.begin; k < tile.end && rows_alive > 0; ++k) {
-    const Splat& s = tile.splats[tile.pair_splats[tile.pairs[k]]];
-    const Rows rows = rows_of(s, tile);
-    for (int r = rows.begin; r < rows.end; ++r) {
-      if (!row_alive[r]) continue;
-      const float dy = s.y - (y0 + static_cast<float>(r));
-      const Span span = span_of(s, tile, dy);
-      bool died = false;
-      for (int c = 0; c < kTile; c += kLanes) {
-        if (span.end < static_cast<float>(c) || span.begin > static_cast<float>(c + kLanes - 1)) continue;
-        const int i = r * kTile + c;
-        const Coverage v = cover(s, ramp(x0 + static_cast<float>(c)), dy);
-        Ints alive;
-        memcpy(&alive, state.alive + i, sizeof alive);
-        const Ints counts = v.counts & alive;
-        if (!any(counts)) continue;
-        const Floats alpha = least(v.alpha, all(kMaxAlpha));
+  for (int64_t k = tile.begin; k < tile.end; ++k) {
+    prefetch(tile, k + 8);
+    uint16_t& blocks = tile.blocks[tile.pairs[k]];
+    const Splat& s = splat_of(tile, k);
+    uint32_t counted = 0;
+    for (uint32_t left = blocks & open_blocks; left != 0; left &= left - 1) {
+      const int block = __builtin_ctz(left);
+      const float x = s.x - x0 - static_cast<float>(block % kBlock * kBlock);
+      const float y = s.y - y0 - static_cast<float>(block / kBlock * kBlock);
+      uint32_t closed = 0;
+      for (int part = 0; part < kParts; ++part) {
+        const int v = block * kParts + part, i = v * kLanes;
+        const Coverage c = cover(s, x - columns(part), y - rows(part));
+        const Mask counts = c.counts & state.open[v];
+        const Floats alpha = least(c.alpha, all(kMaxAlpha));
         const Floats before = load(state.transmittance + i);
         const Floats after = before * (1.0f - alpha);
-        const Ints stops = counts & (after <= kMinTransmittance);
-        const Ints adds = counts & ~stops;
+        const Mask stops = counts & at_most(after, all(kMinTransmittance));
+        const Mask adds = except(counts, stops);
         const Floats weight = only(adds, alpha * before);
         for (int d = 0; d < D; ++d) store(state.color[d] + i, load(state.color[d] + i) + weight * s.color[d]);
-        store(state.transmittance + i, adds ? after : before);
-        Ints last;
-        memcpy(&last, state.last + i, sizeof last);
-        last = adds ? static_cast<int32_t>(k) + Ints{} : last;
-        memcpy(state.last + i, &last, sizeof last);
-        if (any(stops)) {
-          alive &= ~stops;
-          memcpy(state.alive + i, &alive, sizeof alive);
-          died = true;
-        }
+        store(state.transmittance + i, choose(adds, after, before));
+        store_where(adds, state.last + i, static_cast<int32_t>(k));
+        if (bits(adds)) counted |= 1u << block;
+        closed |= bits(stops);
+        state.open[v] = except(state.open[v], stops);
       }
-      if (died) {
-        int32_t left = 0;
-        for (int c = 0; c < kTile; ++c) left |= state.alive[r * kTile + c];
-        if (left == 0) row_alive[r] = false, --rows_alive;
+      if (closed) {
+        uint32_t open = 0;
+        for (int part = 0; part < kParts; ++part) open |= bits(state.open[block * kParts + part]);
+        if (open == 0) open_blocks &= ~(1u << block);
       }
     }
+    blocks = static_cast<uint16_t>(counted);
   }
-  const int64_t bottom = tile.height - tile.y0 < kTile ? tile.height - tile.y0 : kTile;
-  const int64_t right = tile.width - tile.x0 < kTile ? tile.width - tile.x0 : kTile;
-  for (int64_t r = 0; r < bottom; ++r) {
-    for (int64_t c = 0; c < right; ++c) {
-      const int64_t i = r * kTile + c, pixel = (tile.y0 + r) * tile.width + tile.x0 + c;
-      for (int d = 0; d < D; ++d) tile.image[pixel * D + d] = state.color[d][i];
-      tile.transmittance[pixel] = state.transmittance[i];
-      tile.last[pixel] = state.last[i];
-    }
-  }
+  each_pixel(tile, [&](int64_t i, int64_t pixel) {
+    for (int d = 0; d < D; ++d) tile.image[pixel * D + d] = state.color[d][i];
+    tile.transmittance[pixel] = state.transmittance[i];
+    tile.last[pixel] = state.last[i];
+  });
 }
 
 // What the pixels of a tile bring to the backward pass.
@@ -188,81 +178,61 @@ struct BackwardState {
 template <int D, bool kAbsgrad>
 void differentiate(const Tile& tile, const TileGradients& gradients) {
   BackwardState<D> state;
-  int32_t row_last[kTile], tile_last = static_cast<int32_t>(tile.begin - 1);
-  for (int r = 0; r < kTile; ++r) {
-    row_last[r] = static_cast<int32_t>(tile.begin - 1);
-    for (int c = 0; c < kTile; ++c) {
-      const int i = r * kTile + c;
-      const bool inside = tile.y0 + r < tile.height && tile.x0 + c < tile.width;
-      const int64_t pixel = inside ? (tile.y0 + r) * tile.width + tile.x0 + c : 0;
-      state.transmittance[i] = inside ? tile.transmittance[pixel] : 1.0f;
-      state.behind[i] = inside ? -state.transmittance[i] * gradients.alpha[pixel] : 0.0f;
-      for (int d = 0; d < D; ++d) state.color[d][i] = inside ? gradients.image[pixel * D + d] : 0.0f;
-      state.last[i] = inside ? tile.last[pixel] : static_cast<int32_t>(tile.begin - 1);
-      if (state.last[i] > row_last[r]) row_last[r] = state.last[i];
-    }
-    if (row_last[r] > tile_last) tile_last = row_last[r];
-  }
+  memset(&state, 0, sizeof state);
+  for (int i = 0; i < kPixels; ++i) state.last[i] = kOutside;
+  each_pixel(tile, [&](int64_t i, int64_t pixel) {
+    state.transmittance[i] = tile.transmittance[pixel];
+    state.behind[i] = -tile.transmittance[pixel] * gradients.alpha[pixel];
+    for (int d = 0; d < D; ++d) state.color[d][i] = gradients.image[pixel * D + d];
+    state.last[i] = tile.last[pixel];
+  });
   constexpr int count = pair_numbers(D, kAbsgrad);
   const float x0 = static_cast<float>(tile.x0) + 0.5f, y0 = static_cast<float>(tile.y0) + 0.5f;
-  for (int64_t k = tile.end - 1; k > tile_last; --k) {
-    memset(gradients.pairs + static_cast<int64_t>(tile.pairs[k]) * count, 0, count * sizeof(float));
-  }
-  for (int64_t k = tile_last; k >= tile.begin; --k) {
-    const Splat& s = tile.splats[tile.pair_splats[tile.pairs[k]]];
-    const Rows rows = rows_of(s, tile);
-    Floats color[D] = {}, plain = {}, by_x = {}, by_y = {}, by_xx = {}, by_xy = {}, by_yy = {}, abs_x = {}, abs_y = {};
-    for (int r = rows.begin; r < rows.end; ++r) {
-      if (row_last[r] < k) continue;
-      const float dy = s.y - (y0 + static_cast<float>(r));
-      const Span span = span_of(s, tile, dy);
-      for (int c = 0; c < kTile; c += kLanes) {
-        if (span.end < static_cast<float>(c) || span.begin > static_cast<float>(c + kLanes - 1)) continue;
-        const int i = r * kTile + c;
-        const Coverage v = cover(s, ramp(x0 + static_cast<float>(c)), dy);
-        Ints last;
-        memcpy(&last, state.last + i, sizeof last);
-        const Ints counts = v.counts & (last >= static_cast<int32_t>(k));
-        if (!any(counts)) continue;
-        const Floats alpha = only(counts, least(v.alpha, all(kMaxAlpha)));
-        const Floats inverse = 1.0f / (1.0f - alpha);
-        const Floats before = load(state.transmittance + i) * inverse;
+  for (int64_t k = tile.end - 1; k >= tile.begin; --k) {
+    prefetch(tile, k - 8);
+    const int32_t pair = tile.pairs[k];
+    uint32_t left = tile.blocks[pair];
+    if (left == 0) continue;
+    const Splat& s = splat_of(tile, k);
+    Floats sums[count] = {};
+    for (; left != 0; left &= left - 1) {
+      const int block = __builtin_ctz(left);
+      const float x = s.x - x0 - static_cast<float>(block % kBlock * kBlock);
+      const float y = s.y - y0 - static_cast<float>(block / kBlock * kBlock);
+      for (int part = 0; part < kParts; ++part) {
+        const int i = (block * kParts + part) * kLanes;
+        const Coverage c = cover(s, x - columns(part), y - rows(part));
+        const Mask counts = c.counts & at_least(state.last + i, static_cast<int32_t>(k));
+        const Floats alpha = only(counts, least(c.alpha, all(kMaxAlpha)));
+        const Floats inverse_rest = inverse(1.0f - alpha);
+        const Floats after = load(state.transmittance + i), before = after * inverse_rest;
         store(state.transmittance + i, before);
         const Floats weight = alpha * before;
         Floats shade = {};
         for (int d = 0; d < D; ++d) {
           const Floats upstream = load(state.color[d] + i);
-          color[d] += weight * upstream;
+          sums[6 + d] += weight * upstream;
           shade += upstream * s.color[d];
         }
         const Floats behind = load(state.behind + i);
-        const Floats by_alpha = before * shade - inverse * behind;
         store(state.behind + i, behind + weight * shade);
+        const Floats by_alpha = inverse_rest * (after * shade - behind);
         // A clamped alpha depends on nothing.
-        const Floats by_sigma = only(counts & (v.alpha <= kMaxAlpha), -v.alpha * by_alpha);
-        plain += by_sigma;
-        const Floats moment = by_sigma * v.dx;
-        by_x += moment;
-        by_y += by_sigma * dy;
-        by_xx += moment * v.dx;
-        by_xy += moment * dy;
-        by_yy += by_sigma * (dy * dy);
+        const Floats by_sigma = only(at_most(c.alpha, all(kMaxAlpha)), -alpha * by_alpha);
+        const Floats moment_x = by_sigma * c.dx, moment_y = by_sigma * c.dy;
+        sums[0] += moment_x;
+        sums[1] += moment_y;
+        sums[2] += moment_x * c.dx;
+        sums[3] += moment_x * c.dy;
+        sums[4] += moment_y * c.dy;
+        sums[5] += by_sigma;
         if constexpr (kAbsgrad) {
-          abs_x += magnitude(by_sigma * (s.a * v.dx + s.b * dy));
-          abs_y += magnitude(by_sigma * (s.b * v.dx + s.c * dy));
+          sums[6 + D] += magnitude(by_sigma * (2.0f * s.xx * c.dx + s.xy * c.dy));
+          sums[7 + D] += magnitude(by_sigma * (s.xy * c.dx + 2.0f * s.yy * c.dy));
         }
       }
     }
-    float* out = gradients.pairs + static_cast<int64_t>(tile.pairs[k]) * count;
-    const float x = total(by_x), y = total(by_y);
-    out[0] = s.a * x + s.b * y;
-    out[1] = s.b * x + s.c * y;
-    out[2] = 0.5f * total(by_xx);
-    out[3] = total(by_xy);
-    out[4] = 0.5f * total(by_yy);
-    out[5] = -total(plain) / s.opacity;
-    for (int d = 0; d < D; ++d) out[6 + d] = total(color[d]);
-    if constexpr (kAbsgrad) out[6 + D] = total(abs_x), out[7 + D] = total(abs_y);
+    store_totals(sums, gradients.pairs + static_cast<int64_t>(pair) * count);
   }
 }
 
@@ -295,6 +265,6 @@ void differentiate_any(const Tile& tile, const TileGradients& gradients, int cha
 
 }  // namespace
 
-extern const TileKernels ZOO_JOIN(ZOO_ISA, _tiles) = {composite_any, differentiate_any};
+extern const TileKernels ZOO_JOIN(ZOO_ISA, _tiles) = {find, composite_any, differentiate_any};
 
 }  // namespace zoo::splat

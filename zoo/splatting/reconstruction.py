@@ -16,11 +16,13 @@ from torch import Tensor
 
 from zoo.data.scene_views import Scene, ViewBatch
 from zoo.errors import ConfigError, DataError
+from zoo.lpips import LPIPS
 from zoo.module import ZooModule
 from zoo.ops import native
 from zoo.ops.spherical_harmonics import sh0_to_rgb
 from zoo.ops.ssim import ssim
 from zoo.splatting import figures, fly_through
+from zoo.splatting.exposure import Exposure
 from zoo.splatting.fly_through import HasCameras
 from zoo.splatting.gaussian_files import write_ply, write_splat
 from zoo.splatting.gaussians import KEY_CAMERAS, PARAMETERS, GaussianModel, Rows
@@ -57,6 +59,9 @@ class Reconstruction(ZooModule):
         lr_sh0, lr_shN, lr_opacities, lr_scales, lr_quats: the others, constant.
         ssim_weight: of the structural part of the loss.
         rasterize_mode: see `zoo.ops.rasterize`.
+        exposure: learn brightness and tint of each training view; held-out views are rendered without.
+        lr_exposure, lr_exposure_final: learning rates of it at the first and the last step; exponential between them.
+        lpips_backbone, lpips_heads: files for the test's LPIPS, see `zoo.lpips.LPIPS`; without them it is left out.
 
     Attributes:
         train_seconds, initialise_seconds: spent so far, without evaluation.
@@ -72,7 +77,10 @@ class Reconstruction(ZooModule):
 
     def _build(self) -> None:
         self.network = GaussianModel(self.hparams["sh_degree"])
-        self.val_metrics, self.test_metrics = ViewQuality("val/"), ViewQuality("test/")
+        backbone, heads = self.hparams["lpips_backbone"], self.hparams["lpips_heads"]
+        lpips = LPIPS(backbone, heads) if backbone and heads else None
+        self.val_metrics, self.test_metrics = ViewQuality("val/"), ViewQuality("test/", lpips)
+        self.exposure: Exposure | None = None
         self.strategy: Strategy | None = None
         self.train_seconds = self.initialise_seconds = 0.0
         self.initial: Rows | None = None
@@ -102,6 +110,11 @@ class Reconstruction(ZooModule):
         if not isinstance(getattr(data, "scene", None), Scene):
             raise ConfigError(f"{self.zoo_name} needs a data module with a scene, such as splatting/scene.")
         return data.scene
+
+    def setup(self, stage: str) -> None:
+        """Makes room for the exposure of every view, if it is to be learned."""
+        if stage == "fit" and self.hparams["exposure"] and self.exposure is None:
+            self.exposure = Exposure(len(self.scene.images), self.scene.train_indices)
 
     def on_fit_start(self) -> None:
         """Makes the Gaussians, unless a checkpoint or weights brought them.
@@ -149,16 +162,23 @@ class Reconstruction(ZooModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """One Adam with a group per parameter."""
         groups = [{"params": [getattr(self.network, name)], "name": name} for name in PARAMETERS]
+        if self.exposure is not None:
+            groups.append({"params": [self.exposure.matrices], "name": "exposure"})
         return torch.optim.Adam(groups, lr=1e-3, betas=(0.9, 0.999), eps=1e-15, fused=True)
 
     def learning_rates(self, step: int, views: int = 1) -> dict[str, float]:
         """The rates at a step, for a number of views per step."""
         own = self.hparams
-        part = min(max(step, own["lr_means_hold"]) / max(self.steps, 1), 1.0)
-        log_means = (1 - part) * math.log(own["lr_means"]) + part * math.log(own["lr_means_final"])
-        rates = {"means": math.exp(log_means) * self.scene.extent}
+        means = self._decayed(max(step, own["lr_means_hold"]), own["lr_means"], own["lr_means_final"])
+        rates = {"means": means * self.scene.extent}
         rates.update({name: own[f"lr_{name}"] for name in PARAMETERS if name != "means"})
+        if self.exposure is not None:
+            rates["exposure"] = self._decayed(step, own["lr_exposure"], own["lr_exposure_final"])
         return {name: rate * math.sqrt(views) for name, rate in rates.items()}
+
+    def _decayed(self, step: int, first: float, last: float) -> float:
+        part = min(step / max(self.steps, 1), 1.0)
+        return math.exp((1 - part) * math.log(first) + part * math.log(last))
 
     def training_step(self, batch: ViewBatch, batch_idx: int) -> None:
         """Renders, compares, steps, and lets the strategy change the Gaussians."""
@@ -181,6 +201,8 @@ class Reconstruction(ZooModule):
             absgrad=self.strategy.absgrad,
         )
         self.strategy.before_backward(meta)
+        if self.exposure is not None:
+            image = self.exposure(image, batch["index"])
         weight = self.hparams["ssim_weight"]
         loss = (1 - weight) * (image - target).abs().mean() + weight * (1 - ssim(image, target))
         penalty = self.strategy.penalty(self.network)

@@ -80,7 +80,7 @@ class DiffusionReconstructor(Reconstructor):
             `reconstruct`.
         lr, schedule, warmup_steps, decay_every, decay, protocol, baselines, real_slice: see
             `zoo.mri.reconstructor.Reconstructor`.
-        lpips_backbone, lpips_heads: see `zoo.mri.perceptual.LPIPS`; without them LPIPS is not reported.
+        lpips_backbone, lpips_heads: see `zoo.lpips.LPIPS`; without them LPIPS is not reported.
     """
 
     network: DiffusionUNet | DiffusionUDNO

@@ -28,7 +28,7 @@ class PosteriorScores(nn.Module):
     """Means over the slices of a test set.
 
     Args:
-        lpips_backbone, lpips_heads: see `zoo.mri.perceptual.LPIPS`; without them LPIPS is not reported.
+        lpips_backbone, lpips_heads: see `zoo.lpips.LPIPS`; without them LPIPS is not reported.
     """
 
     def __init__(self, lpips_backbone: str | None = None, lpips_heads: str | None = None) -> None:

@@ -30,7 +30,8 @@ class GaussianSplatting(Reconstruction):
         init_scale: factor on their widths, which are the distances to the nearest three.
         random_points: Gaussians drawn uniformly where a scene has no points.
         sh_degree, sh_every, lr_means, lr_means_final, lr_means_hold, lr_sh0, lr_shN, lr_opacities, lr_scales, lr_quats,
-            ssim_weight, rasterize_mode: see `zoo.splatting.reconstruction.Reconstruction`.
+            ssim_weight, rasterize_mode, exposure, lr_exposure, lr_exposure_final, lpips_backbone, lpips_heads: see
+            `zoo.splatting.reconstruction.Reconstruction`.
     """
 
     def __init__(
@@ -63,6 +64,11 @@ class GaussianSplatting(Reconstruction):
         lr_quats: float = 1e-3,
         ssim_weight: float = 0.2,
         rasterize_mode: RasterizeMode = "classic",
+        exposure: bool = False,
+        lr_exposure: float = 0.01,
+        lr_exposure_final: float = 0.001,
+        lpips_backbone: str | None = None,
+        lpips_heads: str | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
