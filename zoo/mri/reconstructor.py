@@ -112,13 +112,17 @@ class Reconstructor(ZooModule):
         return self.images(batch)[-1]
 
     def training_step(self, batch: KSpaceBatch, batch_idx: int) -> Tensor:
+        """`objective`, logged."""
+        loss = self.objective(batch)
+        self.train_loss(loss.detach(), weight=len(batch["target"]))
+        self.log("train/loss", self.train_loss, prog_bar=True, on_step=False, on_epoch=True)
+        return loss
+
+    def objective(self, batch: KSpaceBatch) -> Tensor:
         """The loss, mean over the images that count."""
         target = _cropped(batch["target"], batch)
         parts = [self._loss(_cropped(image, batch), target) * weight for image, weight in self._weighted(batch)]
-        loss = torch.stack(parts).sum()
-        self.train_loss(loss.detach(), weight=len(target))
-        self.log("train/loss", self.train_loss, prog_bar=True, on_step=False, on_epoch=True)
-        return loss
+        return torch.stack(parts).sum()
 
     def _weighted(self, batch: KSpaceBatch) -> list[tuple[Tensor, float]]:
         images = self.images(batch)
