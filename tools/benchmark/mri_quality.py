@@ -1,4 +1,4 @@
-"""MRI: RecurrentVarNet, as shipped and as published, against VarNet and RIM trained for the same processor time.
+"""MRI: RecurrentVarNet, as shipped, with refined coil maps and as published, against VarNet and RIM trained for the same processor time.
 
 The contenders are the shipped configs, all of them on the same procedural brains, and are tested on the same ones
 and on the real slice. A step's cost is measured beforehand, in turns, and decides how many steps each of them gets.
@@ -7,6 +7,7 @@ and on the real slice. A step's cost is measured beforehand, in turns, and decid
 from __future__ import annotations
 
 import json
+import re
 import statistics
 import tempfile
 import time
@@ -27,11 +28,13 @@ from zoo.engine.run import train
 from zoo.engine.run_folder import RunFolder
 from zoo.files import write_json
 
+_REFINEMENT = ["model.sensitivity_filters=4", "model.sensitivity_pools=3"]
 CONTENDERS: dict[str, tuple[str, list[str]]] = {  # config and options of each
     "mri/recurrentvarnet": ("mri/recurrentvarnet", []),
+    "mri/recurrentvarnet, refined maps": ("mri/recurrentvarnet", _REFINEMENT),
     "mri/recurrentvarnet as published": (
         "mri/recurrentvarnet",
-        ["model.data_gradient=false", "model.rms_scaling=false", "model.initializer_domain=kspace"],
+        [*_REFINEMENT, "model.data_gradient=false", "model.rms_scaling=false", "model.initializer_domain=kspace"],
     ),
     "mri/varnet": ("mri/varnet", []),
     "mri/rim": ("mri/rim", []),
@@ -60,7 +63,7 @@ def run(minutes: float = 15.0, seeds: int = 1, folder: Path | None = None) -> Re
             summaries = []
             for seed in range(seeds):
                 length = ["trainer.max_epochs=-1", f"trainer.max_steps={steps[name]}", f"seed={seed}"]
-                path = runs / f"{name.replace('/', '-').replace(' ', '-')}-{seed}"
+                path = runs / f"{re.sub('[^a-z]+', '-', name)}-{seed}"
                 summaries.append(_finished(config, [*QUIET, *options, "model.baselines=[]", *length], path))
             row = {key: statistics.mean(s["metrics"][f"test/{key}"] for s in summaries) for key in METRICS}
             report.rows[name] = row | {"steps": steps[name], "parameters": summaries[0]["parameters"]}
