@@ -1,4 +1,4 @@
-"""MRI: RecurrentVarNet, as shipped, with refined coil maps and as published, against VarNet and RIM trained for the same processor time.
+"""MRI: RecurrentVarNet, without refined coil maps and as published, VarNet and RIM at equal processor time.
 
 The contenders are the shipped configs, all of them on the same procedural brains, and are tested on the same ones
 and on the real slice. A step's cost is measured beforehand, in turns, and decides how many steps each of them gets.
@@ -26,15 +26,15 @@ from zoo.data.kspace import KSpaceSlices
 from zoo.data.loading import EpochIndex
 from zoo.engine.run import train
 from zoo.engine.run_folder import RunFolder
+from zoo.errors import UnknownNameError, did_you_mean
 from zoo.files import write_json
 
-_REFINEMENT = ["model.sensitivity_filters=4", "model.sensitivity_pools=3"]
 CONTENDERS: dict[str, tuple[str, list[str]]] = {  # config and options of each
     "mri/recurrentvarnet": ("mri/recurrentvarnet", []),
-    "mri/recurrentvarnet, refined maps": ("mri/recurrentvarnet", _REFINEMENT),
+    "mri/recurrentvarnet, maps not refined": ("mri/recurrentvarnet", ["model.sensitivity_filters=null"]),
     "mri/recurrentvarnet as published": (
         "mri/recurrentvarnet",
-        [*_REFINEMENT, "model.data_gradient=false", "model.rms_scaling=false", "model.initializer_domain=kspace"],
+        ["model.data_gradient=false", "model.rms_scaling=false", "model.initializer_domain=kspace"],
     ),
     "mri/varnet": ("mri/varnet", []),
     "mri/rim": ("mri/rim", []),
@@ -43,24 +43,36 @@ QUIET = ["callbacks.progress_bar=null", "callbacks.rich_model_summary=null", "ca
 METRICS = ("4x/psnr", "4x/ssim", "8x/psnr", "8x/ssim", "real-slice/network/held-out-nmse")
 
 
-def run(minutes: float = 15.0, seeds: int = 1, folder: Path | None = None) -> Report:
+def run(
+    minutes: float = 15.0,
+    seeds: int = 1,
+    folder: Path | None = None,
+    contenders: tuple[str, ...] = tuple(CONTENDERS),
+) -> Report:
     """Trains and tests.
 
     Args:
         minutes: of processor time on one thread for each training.
         seeds: trainings per contender.
         folder: keeps the trainings: a second call takes up what is finished or begun there.
+        contenders: some of them; the first one is the one that the others are compared with.
+
+    Raises:
+        UnknownNameError: there is no such contender.
     """
+    for name in contenders:
+        if name not in CONTENDERS:
+            raise UnknownNameError(f"There is no contender '{name}'. {did_you_mean(name, CONTENDERS)}")
     torch.set_num_threads(1)
     report = Report(
         f"procedural brains at 4x and 8x, {minutes:g} minutes of processor time each, mean over {seeds} seeds",
-        reference="mri/recurrentvarnet",
+        reference=contenders[0],
     )
     with tempfile.TemporaryDirectory() as temporary:
         runs = Path(temporary) if folder is None else folder
-        steps = _steps(minutes, runs / "steps.json")
-        for name, (config, options) in CONTENDERS.items():
-            summaries = []
+        steps = _steps(minutes, contenders, runs / "steps.json")
+        for name in contenders:
+            (config, options), summaries = CONTENDERS[name], []
             for seed in range(seeds):
                 length = ["trainer.max_epochs=-1", f"trainer.max_steps={steps[name]}", f"seed={seed}"]
                 path = runs / f"{re.sub('[^a-z]+', '-', name)}-{seed}"
@@ -72,12 +84,12 @@ def run(minutes: float = 15.0, seeds: int = 1, folder: Path | None = None) -> Re
     return report
 
 
-def _steps(minutes: float, path: Path) -> dict[str, int]:
+def _steps(minutes: float, contenders: tuple[str, ...], path: Path) -> dict[str, int]:
     """Contender -> optimiser steps that fit, as counted before and kept in `path`, or else counted now."""
     if path.is_file():
         kept: dict[str, int] = json.loads(path.read_text())
         return kept
-    work = {name: _training_step(config, options) for name, (config, options) in CONTENDERS.items()}
+    work = {name: _training_step(*CONTENDERS[name]) for name in contenders}
     seconds = interleaved(work, repeats=4, warmup=1, clock=time.process_time)
     steps = {name: round(60 * minutes / cost) for name, cost in seconds.items()}
     write_json(path, steps)
