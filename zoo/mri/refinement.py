@@ -63,7 +63,7 @@ class Refinement:
             batch: slices that were not seen in training, in scaled units; only what was measured of them is used.
         """
         maps = real_maps(batch["masked_kspace"], batch["acs_mask"], module.centered)
-        operator = SenseOperator(maps, batch["sampling_mask"], module.centered, module.norm)
+        operator = SenseOperator(maps, batch["sampling_mask"], module.centered)
         weights = {name: tensor.clone() for name, tensor in module.network.state_dict().items()}
         try:
             self._adapt(module, batch, operator)
@@ -75,11 +75,11 @@ class Refinement:
         wavelets = L1Wavelet(self.wavelet_weight, self.wavelet_iterations)
         classical = wavelets(batch["masked_kspace"], operator.mask, maps, module.centered)
         image = self.share * learned + (1 - self.share) * classical
-        return fft2(expand(image, maps), module.centered, module.norm)
+        return fft2(expand(image, maps), module.centered)
 
     def _close(self, module: Reconstructor, batch: KSpaceBatch, operator: SenseOperator) -> Tensor:
         """argmin ||A x - y||^2 + closing_weight ||x - x_net||^2, (B, H, W) complex, with the network's image."""
-        prior = reduce(ifft2(module.kspace(batch), module.centered, module.norm), operator.maps)
+        prior = reduce(ifft2(module.kspace(batch), module.centered), operator.maps)
 
         def normal(x: Tensor) -> Tensor:
             return operator.normal(x) + self.closing_weight * x
@@ -117,7 +117,7 @@ class Refinement:
             "sampling_mask": kept,
         }
         image = self._close(module, given, replace(operator, mask=kept))
-        predicted = fft2(expand(image, operator.maps), module.centered, module.norm)
+        predicted = fft2(expand(image, operator.maps), module.centered)
         truth = torch.where(asked, batch["masked_kspace"], 0)
         wrong = torch.where(asked, predicted, 0) - truth
         return torch.linalg.vector_norm(wrong) / torch.linalg.vector_norm(truth)
