@@ -63,7 +63,15 @@ def run(
     for name in contenders:
         if name not in CONTENDERS:
             raise UnknownNameError(f"There is no contender '{name}'. {did_you_mean(name, CONTENDERS)}")
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    try:
+        return _run(minutes, seeds, folder, contenders)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _run(minutes: float, seeds: int, folder: Path | None, contenders: tuple[str, ...]) -> Report:
     report = Report(
         f"procedural brains at 4x and 8x, {minutes:g} minutes of processor time each, mean over {seeds} seeds",
         reference=contenders[0],
