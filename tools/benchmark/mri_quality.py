@@ -94,13 +94,12 @@ def _run(minutes: float, seeds: int, folder: Path | None, contenders: tuple[str,
 
 def _steps(minutes: float, contenders: tuple[str, ...], path: Path) -> dict[str, int]:
     """Contender -> optimiser steps that fit, as counted before and kept in `path`, or else counted now."""
-    if path.is_file():
-        kept: dict[str, int] = json.loads(path.read_text())
-        return kept
-    work = {name: _training_step(*CONTENDERS[name]) for name in contenders}
-    seconds = interleaved(work, repeats=4, warmup=1, clock=time.process_time)
-    steps = {name: round(60 * minutes / cost) for name, cost in seconds.items()}
-    write_json(path, steps)
+    steps: dict[str, int] = json.loads(path.read_text()) if path.is_file() else {}
+    work = {name: _training_step(*CONTENDERS[name]) for name in contenders if name not in steps}
+    if work:
+        seconds = interleaved(work, repeats=4, warmup=1, clock=time.process_time)
+        steps |= {name: round(60 * minutes / cost) for name, cost in seconds.items()}
+        write_json(path, steps)
     return steps
 
 
