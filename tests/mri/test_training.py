@@ -21,7 +21,8 @@ from zoo.engine.run import train
 from zoo.errors import ConfigError, DataError
 from zoo.mri.hdf5 import write_calgary, write_fastmri
 from zoo.mri.phantom import generate
-from zoo.mri.real_slice import evaluate, hold_out, read
+from zoo.mri.real_slice import evaluate, read
+from zoo.mri.refinement import hold_out
 
 QUIET = ["callbacks.progress_bar=null", "callbacks.rich_model_summary=null", "logger={csv: {}}"]
 DATA = ["size=[32,32]", "coils=4", "slices=2", "snr=[40,40]", "batch_size=1"]

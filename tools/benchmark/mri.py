@@ -1,13 +1,11 @@
-"""MRI: speed at identical outputs, memory, quality against VarNet and RIM, and the classical methods' weights."""
+"""MRI: speed at identical outputs, memory, the classical methods against sigpy's, and their weights."""
 
 from __future__ import annotations
 
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -17,8 +15,6 @@ import zoo
 from tools.benchmark.report import Report
 from tools.benchmark.rivals.recurrentvarnet import reconstruct
 from tools.benchmark.timing import interleaved
-from zoo.config import compose
-from zoo.engine.run import train
 from zoo.errors import ConfigError
 from zoo.mri.baselines import L1Wavelet, SenseCG, TotalVariation, tuned
 from zoo.mri.masks import MaskFunction
@@ -29,8 +25,7 @@ from zoo.mri.recurrentvarnet.convert import export_official
 from zoo.mri.recurrentvarnet.network import RecurrentVarNet
 from zoo.mri.unet import SensitivityRefinement
 
-Part = Literal["speed", "memory", "quality", "classical", "tune"]
-QUIET = ("callbacks.progress_bar=null", "callbacks.rich_model_summary=null", "logger={csv: {}}")
+Part = Literal["speed", "memory", "classical", "tune"]
 # (coils, height, width, steps, channels, layers) of a small, a middle and a published size.
 SIZES = {
     "small": (6, 96, 96, 4, 16, 2),
@@ -39,18 +34,15 @@ SIZES = {
 }
 
 
-def run(part: Part = "speed", size: str = "small", repeats: int = 10, epochs: int = 20, seeds: int = 1) -> Report:
-    """One of five measurements.
+def run(part: Part = "speed", size: str = "small", repeats: int = 10) -> Report:
+    """One of four measurements.
 
     Args:
         part: "speed" times ours against the plain formulas and, if fastmri is installed, our VarNet against
             fastMRI's; "memory" counts what a backward pass keeps, with and without checkpoints per step;
-            "quality" trains the shipped configs; "classical" compares with sigpy; "tune" looks for the
-            weights of the classical methods.
+            "classical" compares with sigpy; "tune" looks for the weights of the classical methods.
         size: "small", "middle" or "paper", for speed and memory.
         repeats: timed rounds; the shortest counts.
-        epochs: of each training, for quality.
-        seeds: trainings per model, for quality.
     """
     if size not in SIZES:
         raise ConfigError(f"size should be one of {', '.join(SIZES)}, not '{size}'.")
@@ -58,8 +50,6 @@ def run(part: Part = "speed", size: str = "small", repeats: int = 10, epochs: in
         return _speed(size, repeats)
     if part == "memory":
         return _memory(size)
-    if part == "quality":
-        return _quality(epochs, seeds)
     return _classical(repeats) if part == "classical" else _tune()
 
 
@@ -181,32 +171,6 @@ def _memory(size: str) -> Report:
     report.notes.append(
         "bytes of the tensors that autograd holds after the forward pass of one slice, weights included"
     )
-    return report
-
-
-def _quality(epochs: int, seeds: int) -> Report:
-    report = Report(f"procedural brains at 4x and 8x, {epochs} epochs, mean over {seeds} seeds", "mri/recurrentvarnet")
-    reference = ["model.data_gradient=false", "model.rms_scaling=false", "model.initializer_domain=kspace"]
-    contenders: dict[str, tuple[str, list[str]]] = {
-        "mri/recurrentvarnet": ("mri/recurrentvarnet", []),
-        "mri/recurrentvarnet as published": ("mri/recurrentvarnet", reference),
-        "mri/varnet": ("mri/varnet", []),
-        "mri/rim": ("mri/rim", []),
-    }
-    for name, (config, options) in contenders.items():
-        summaries = []
-        for seed in range(seeds):
-            with tempfile.TemporaryDirectory() as folder:
-                more = [*options, "model.baselines=[]", f"trainer.max_epochs={epochs}", f"seed={seed}"]
-                summaries.append(train(compose(config, [*QUIET, *more, f"run_dir={Path(folder) / 'run'}"])))
-        row: dict[str, float] = {}
-        for key in ("4x/psnr", "4x/ssim", "8x/psnr", "8x/ssim", "real-slice/network/held-out-nmse"):
-            row[key] = statistics.mean(s["metrics"][f"test/{key}"] for s in summaries)
-        row["train s"] = statistics.mean(s["wall_time_s"] for s in summaries)
-        row["parameters"] = summaries[0]["parameters"]
-        report.rows[name] = row
-        values = ", ".join(f"{s['metrics']['test/psnr']:.2f}" for s in summaries)
-        report.notes.append(f"{name}: PSNR over both rates of each seed {values}")
     return report
 
 

@@ -67,7 +67,8 @@ def _run(size: int, samples: int, steps: int, repeats: int) -> Report:
 
     work: dict[str, Callable[[], object]] = {"network alone": network}
     for sampler in SAMPLERS:
-        work[f"{sampler}, soft consistency"] = ours(sampler, "soft")
+        for consistency in ("auto", "soft"):
+            work[f"{sampler}, {consistency} consistency"] = ours(sampler, consistency)
     work["dpm++, no consistency"] = ours("dpm++", "none")
     for name, function in _diffusers(report, module.network, samples, size, steps).items():
         work[name] = function

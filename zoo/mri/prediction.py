@@ -15,6 +15,7 @@ from zoo.files import atomic_path
 from zoo.mri.hdf5 import reading
 from zoo.mri.masks import MaskFunction, SamplingMask, find_acs, seed_of
 from zoo.mri.pipeline import Preparation, RawSlice, as_batch
+from zoo.mri.refinement import Refinement
 from zoo.mri.volumes import CALGARY_LAYOUT, CalgaryVolume, FastMRIVolume, FileVolume
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def predict_volume(
     acceleration: float | None,
     center_fraction: float,
     margin: int,
+    refinement: Refinement | None = None,
 ) -> dict[str, Any]:
     """See `zoo.mri.reconstructor.Reconstructor.predict_file`."""
     if not str(output).endswith(OUTPUTS):
@@ -86,7 +88,8 @@ def predict_volume(
         sample = preparation(kspace, padding, mask, volume.crop())
         batch: Any = as_batch(sample, module.device)
         with torch.no_grad():
-            image = module(batch) * batch["scaling_factor"]
+            image = module(batch) if refinement is None else module.magnitude(refinement(module, batch), batch)
+            image = image * batch["scaling_factor"]
         height, width = volume.crop()
         top, left = (image.shape[-2] - height) // 2, (image.shape[-1] - width) // 2
         images.append(image[0, top : top + height, left : left + width].cpu().numpy())

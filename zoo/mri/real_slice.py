@@ -23,17 +23,18 @@ from zoo.mri.fourier import fft2, ifft2
 from zoo.mri.masks import SamplingMask, find_acs
 from zoo.mri.operators import expand, rss
 from zoo.mri.pipeline import Preparation, RawSlice, as_batch
+from zoo.mri.refinement import Refinement, hold_out
 from zoo.mri.sensitivity import calibration_maps
 
 if TYPE_CHECKING:
     from zoo.mri.reconstructor import Reconstructor
 
 FRACTION = 0.2
-# Each at the weight, of a grid with steps of a factor of 2, at which it predicts these very samples best.
+# Each at about the weight and the number of iterations at which it predicts these very samples best.
 METHODS: dict[str, Reconstruction] = {
-    "sense-cg": SenseCG(0.02),
-    "l1-wavelet": L1Wavelet(0.002),
-    "tv": TotalVariation(0.002),
+    "sense-cg": SenseCG(0.005, iterations=15),
+    "l1-wavelet": L1Wavelet(0.003, iterations=30),
+    "tv": TotalVariation(0.003),
 }
 
 
@@ -58,39 +59,25 @@ def read() -> NDArray[np.complex64]:
     return np.load(assets.path("data", "samples", "mri", "brain8_poisson_kspace.npy"), allow_pickle=False)
 
 
-def hold_out(
-    mask: NDArray[np.bool_], acs: NDArray[np.bool_], fraction: float = FRACTION, seed: int = 0
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Parts the acquired samples outside the centre.
-
-    Args:
-        mask, acs: (H, W), what was acquired, and its fully sampled centre.
-        fraction: of the samples outside the centre, to hold out.
-        seed: of the choice.
-
-    Returns:
-        (kept, held).
-    """
-    outside = np.flatnonzero(mask & ~acs)
-    chosen = np.random.default_rng(seed).choice(outside, round(fraction * len(outside)), replace=False)
-    held = np.zeros_like(mask)
-    held.flat[chosen] = True
-    return mask & ~held, held
-
-
 @torch.no_grad()
-def evaluate(module: Reconstructor, methods: dict[str, Reconstruction] = METHODS, seed: int = 0) -> HeldOut:
+def evaluate(
+    module: Reconstructor,
+    methods: dict[str, Reconstruction] = METHODS,
+    refinements: dict[str, Refinement] | None = None,
+    seed: int = 0,
+) -> HeldOut:
     """Asks the classical methods and the network.
 
     Args:
         module: whose network.
         methods: classical ones.
+        refinements: ways to improve the network's reconstruction, by the name of what comes out.
         seed: of the choice of what is held out.
     """
     raw = read()
     mask = (raw != 0).any(0)
     acs = find_acs(mask)
-    kept, held = hold_out(mask, acs, seed=seed)
+    kept, held = hold_out(mask, acs, FRACTION, seed)
     preparation = Preparation()
     kspace, padding = preparation.clean(RawSlice(np.where(kept, raw, 0), kept))
     sample = preparation(kspace, padding, SamplingMask(kept, acs), mask.shape)
@@ -111,6 +98,10 @@ def evaluate(module: Reconstructor, methods: dict[str, Reconstruction] = METHODS
     predicted = module.kspace(batch)
     images["network"] = module.magnitude(predicted, batch)[0]
     errors["network"] = error(predicted[0])
+    for name, refinement in (refinements or {}).items():
+        refined = refinement(module, batch)
+        images[name] = module.magnitude(refined, batch)[0]
+        errors[name] = error(refined[0])
     return HeldOut(images, errors, kept, held)
 
 

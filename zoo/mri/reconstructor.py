@@ -25,6 +25,7 @@ from zoo.mri.metrics import PROTOCOLS, VolumeMetric
 from zoo.mri.operators import center_crop, rss
 from zoo.mri.pipeline import Preparation
 from zoo.mri.prediction import predict_volume
+from zoo.mri.refinement import Refinement
 from zoo.mri.sensitivity import calibration_maps
 
 Loss = Literal["published", "relative"]
@@ -112,13 +113,17 @@ class Reconstructor(ZooModule):
         return self.images(batch)[-1]
 
     def training_step(self, batch: KSpaceBatch, batch_idx: int) -> Tensor:
+        """`objective`, logged."""
+        loss = self.objective(batch)
+        self.train_loss(loss.detach(), weight=len(batch["target"]))
+        self.log("train/loss", self.train_loss, prog_bar=True, on_step=False, on_epoch=True)
+        return loss
+
+    def objective(self, batch: KSpaceBatch) -> Tensor:
         """The loss, mean over the images that count."""
         target = _cropped(batch["target"], batch)
         parts = [self._loss(_cropped(image, batch), target) * weight for image, weight in self._weighted(batch)]
-        loss = torch.stack(parts).sum()
-        self.train_loss(loss.detach(), weight=len(target))
-        self.log("train/loss", self.train_loss, prog_bar=True, on_step=False, on_epoch=True)
-        return loss
+        return torch.stack(parts).sum()
 
     def _weighted(self, batch: KSpaceBatch) -> list[tuple[Tensor, float]]:
         images = self.images(batch)
@@ -245,6 +250,7 @@ class Reconstructor(ZooModule):
         acceleration: float | None = None,
         center_fraction: float = 0.08,
         margin: int = 0,
+        refine_steps: int | None = None,
     ) -> dict[str, Any]:
         """Reconstructs a file of k-space.
 
@@ -258,12 +264,18 @@ class Reconstructor(ZooModule):
                 default the input is taken to be undersampled, and its mask is found in it.
             center_fraction: of those lines.
             margin: slices to leave out at either end.
+            refine_steps: for data unlike those of the training, improve each slice by what is known of it alone,
+                see `zoo.mri.refinement`, with so many steps of training on its samples; 60 is a good number, 0
+                leaves the network as it is, and by default the network's reconstruction is not improved.
 
         Raises:
             DataError: the input can't be read, is not undersampled, or the output's format is unknown.
         """
         preparation = Preparation(centered=self.centered, norm=self.norm)
-        return predict_volume(self, preparation, input, output, layout, key, acceleration, center_fraction, margin)
+        refinement = None if refine_steps is None else Refinement(refine_steps)
+        return predict_volume(
+            self, preparation, input, output, layout, key, acceleration, center_fraction, margin, refinement
+        )
 
 
 def _metrics(protocol: Protocol, names: tuple[str, ...]) -> nn.ModuleDict:

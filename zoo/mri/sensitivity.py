@@ -153,3 +153,13 @@ def calibration_maps(kspace: Tensor, acs_mask: Tensor, centered: bool = True) ->
     A mask on them would spare the methods the noise outside the head, and cost them what it cuts off.
     """
     return espirit(kspace, acs_mask, crop=0.0, centered=centered)
+
+
+def real_maps(kspace: Tensor, acs_mask: Tensor, centered: bool = True) -> Tensor:
+    """`calibration_maps` in the phase of `acs_maps`: the image they combine is real and positive at low resolution.
+
+    That is the convention networks are trained in; ESPIRiT's own leaves the image the phase of coil 0.
+    """
+    maps = calibration_maps(kspace, acs_mask, centered)
+    low = (maps.conj() * ifft2(acs_mask * kspace, centered)).sum(1, keepdim=True)
+    return maps * torch.polar(torch.ones_like(low.real), low.angle())

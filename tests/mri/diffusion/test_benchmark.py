@@ -14,7 +14,12 @@ from tools.benchmark.mri_diffusion import run
 def test_samplers_are_timed(in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "diffusers", None)
     report = run(size=16, samples=1, steps=2, repeats=1)
-    assert {"network alone", "dpm++, soft consistency", "dpm++, no consistency"} <= report.rows.keys()
+    assert {
+        "network alone",
+        "dpm++, auto consistency",
+        "dpm++, soft consistency",
+        "dpm++, no consistency",
+    } <= report.rows.keys()
     assert all(row["s"] > 0 for row in report.rows.values())
     assert "diffusers is not installed" in report.notes[0]
 

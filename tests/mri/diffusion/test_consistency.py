@@ -26,7 +26,9 @@ from zoo.mri.diffusion.consistency import (
 from zoo.mri.diffusion.process import Level, predicted_noise
 from zoo.mri.diffusion.samplers import DDIM
 from zoo.mri.fourier import fft2
+from zoo.mri.masks import MaskFunction
 from zoo.mri.operators import SenseOperator, from_channels, normalize_maps, to_channels
+from zoo.mri.phantom import CONTRASTS, generate
 
 
 def measured(kspace: Tensor, mask: Tensor, maps: Tensor | None = None, noise: float = 0.0) -> Measurement:
@@ -183,6 +185,18 @@ def test_noise_is_estimated_where_there_is_no_signal(coils: int, sigma: float, p
     kspace = torch.where(mask, fft2(maps * image) + noise, 0)
     assert float(estimate_noise(kspace, mask)) == pytest.approx(sigma, rel=0.15)
     assert float(estimate_noise(torch.zeros_like(kspace), mask)) == 0
+
+
+@pytest.mark.parametrize(("size", "coils", "bound"), [(64, 1, 1.4), (96, 6, 1.1)])
+def test_noise_of_heads_that_fill_the_field_of_view(size: int, coils: int, bound: float) -> None:
+    """Of lines, at a signal-to-noise ratio of 30: by how much the estimate is too large at most, on average."""
+    ratios = []
+    for number in range(16):
+        scan = generate((1, 0, number), CONTRASTS[number % 4], (size, size), coils, 1, 30.0)
+        mask = torch.from_numpy(MaskFunction("random", (4.0,), (0.08,))((size, size), number).mask)[None, None]
+        ratios.append(float(estimate_noise(torch.where(mask, torch.from_numpy(scan.kspace), 0), mask)) / scan.noise)
+    assert 0.9 < sum(ratios) / len(ratios) < bound
+    assert min(ratios) > 0.7
 
 
 def test_residual_of_the_truth_is_one() -> None:

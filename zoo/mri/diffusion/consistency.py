@@ -16,8 +16,8 @@ from torch import Tensor
 from zoo.mri.operators import SenseOperator, conjugate_gradient
 
 ConsistencyName = Literal["auto", "none", "hard", "soft", "gradient", "cg", "noisy", "dps"]
-# Part of the samples, and of the rows, farthest from the centre, that the noise is estimated from.
-PERIPHERY, AIR = 0.1, 0.05
+# Part of the samples, of the rows and of the columns farthest from the centre, that the noise is estimated from.
+PERIPHERY, AIR, OUTER_COLUMNS = 0.1, 0.05, 0.5
 MAD_TO_STD = 1.4826
 
 
@@ -135,9 +135,10 @@ def estimate_noise(kspace: Tensor, mask: Tensor) -> Tensor:
     """sigma of each sample of a batch, (B,), from where there is the least signal.
 
     That is the periphery of k-space, or, if whole columns are sampled, the air beyond both ends of the readout
-    in the columns' Fourier transform. The median absolute value of real and imaginary parts there is that of
-    noise plus the signal that is left, so the smaller of the two estimates counts. Both are too large for a
-    small matrix at a high signal-to-noise ratio whose object fills the field of view.
+    in the Fourier transform of the outer half of them. The median absolute value of real and imaginary parts there
+    is that of noise plus the signal that is left, so the smaller of the two estimates counts. Both are too large for
+    a small matrix at a high signal-to-noise ratio whose object fills the field of view: for the procedural heads of
+    64 x 64 at 30 by a quarter on average if columns are sampled, and several times if single points are.
 
     Args:
         kspace: (B, C, H, W) complex, with its origin at index n // 2.
@@ -159,7 +160,8 @@ def estimate_noise(kspace: Tensor, mask: Tensor) -> Tensor:
         if columns.any():
             # The window keeps the object's edges from ringing into the air.
             window = (math.pi / 2 * y).cos().square().unsqueeze(-1)
-            image = torch.fft.fftshift(torch.fft.ifft(window * sample[..., columns], dim=-2, norm="ortho"), dim=-2)
+            far = columns & (x.abs() >= x[columns].abs().quantile(1 - OUTER_COLUMNS))
+            image = torch.fft.fftshift(torch.fft.ifft(window * sample[..., far], dim=-2, norm="ortho"), dim=-2)
             air = image[:, y.abs() >= 1 - AIR]
             estimate = torch.minimum(estimate, _spread(air.flatten(1)) / window.square().mean().sqrt())
         estimates.append(estimate)
