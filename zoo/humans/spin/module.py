@@ -194,6 +194,22 @@ class SPIN(ZooModule):
     def training_step(self, batch: HumanBatch, batch_idx: int) -> Tensor:
         """The step of section 3 of the paper."""
         regression = self(batch["image"])
+        with self._full_precision():
+            losses = self._losses(batch, regression)
+        for name, value in losses.items():
+            self._count(name, value.detach())
+        for name in (*losses, *(("fit_updates", "fit_loss") if self.fits is not None else ())):
+            label = "loss" if name == "total" else name
+            self.log(
+                f"train/{label}", getattr(self, f"train_{name}"), prog_bar=name == "total", on_step=False, on_epoch=True
+            )
+        return losses["total"]
+
+    def _full_precision(self) -> torch.autocast:
+        """For bodies and fits, which half precision would move by millimetres and break."""
+        return torch.autocast(self.device.type, enabled=False)
+
+    def _losses(self, batch: HumanBatch, regression: Regression) -> dict[str, Tensor]:
         joints = self.bodies.spin.state(regression.rotmats, regression.betas).joints
         teaching = None
         if self.fits is not None:
@@ -213,15 +229,7 @@ class SPIN(ZooModule):
             self._count("fit_updates", teaching.update.float())
             self._count("fit_loss", teaching.loss)
         pose_3d = (batch["pose_3d"], batch["has_pose_3d"]) if bool(batch["has_pose_3d"].any()) else None
-        losses = training_losses(regression, joints, teaching, batch["keypoints"], pose_3d, self.loss_weights)
-        for name, value in losses.items():
-            self._count(name, value.detach())
-        for name in (*losses, *(("fit_updates", "fit_loss") if teaching is not None else ())):
-            label = "loss" if name == "total" else name
-            self.log(
-                f"train/{label}", getattr(self, f"train_{name}"), prog_bar=name == "total", on_step=False, on_epoch=True
-            )
-        return losses["total"]
+        return training_losses(regression, joints, teaching, batch["keypoints"], pose_3d, self.loss_weights)
 
     def _count(self, name: str, value: Tensor) -> None:
         metric: MeanMetric = getattr(self, f"train_{name}")
@@ -243,13 +251,19 @@ class SPIN(ZooModule):
     def validation_step(self, batch: HumanBatch, batch_idx: int) -> None:
         """Errors of the joints."""
         regression = self(batch["image"])
-        found = self.evaluation_joints(regression.rotmats, regression.betas)
-        self.val_metrics.update(found, self._true_joints(batch))
+        with self._full_precision():
+            found = self.evaluation_joints(regression.rotmats, regression.betas)
+            self.val_metrics.update(found, self._true_joints(batch))
         self.log_dict(dict(self.val_metrics.items()), prog_bar=True, batch_size=len(found))
 
     def test_step(self, batch: HumanBatch, batch_idx: int) -> Bodies:
         """Errors of joints and vertices."""
         regression = self(batch["image"])
+        with self._full_precision():
+            self._test(batch, regression)
+        return {"rotmats": regression.rotmats, "betas": regression.betas, "camera": regression.camera}
+
+    def _test(self, batch: HumanBatch, regression: Regression) -> None:
         found = self.evaluation_joints(regression.rotmats, regression.betas)
         self.test_metrics.update(found, self._true_joints(batch))
         self.log_dict(dict(self.test_metrics.items()), batch_size=len(found))
@@ -259,7 +273,6 @@ class SPIN(ZooModule):
             vertices = self._centred(regression.rotmats[known], regression.betas[known])
             self.test_pve.update(vertices, self._centred(truth, batch["betas"][known]))
             self.log("test/pve", self.test_pve, batch_size=len(found))
-        return {"rotmats": regression.rotmats, "betas": regression.betas, "camera": regression.camera}
 
     def _mesh(self, rotmats: Tensor, betas: Tensor) -> Tensor:
         vertices: Tensor = self.bodies.body.to(rotmats.device)(rotmats[:, :1], rotmats[:, 1:], betas).vertices
