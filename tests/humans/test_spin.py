@@ -380,3 +380,29 @@ class TestPredict:
             module.predict_file(Path("a.jpg"), Path("out.png"), box=(0.0, 0.0, -1.0, 5.0))
         with pytest.raises(DataError, match="There is no file"):
             module.predict_file(Path("b.jpg"), Path("out.png"))
+
+
+class TestShippedWeights:
+    def test_they_reproduce_their_record(self) -> None:
+        """On the first 48 of the 300 test pictures, on which PA-MPJPE was measured as 87.9 mm."""
+        from zoo.data.bodies import _render
+        from zoo.humans.body import load_body
+        from zoo.humans.metrics import point_errors
+        from zoo.humans.people import People, mixed_poses, random_views
+        from zoo.pretrained import get_entry
+
+        entry = get_entry("humans/spin-rendered")
+        assert entry.size < 4_000_000
+        seeds = (2**31 + 3, 0)
+        rng = np.random.default_rng(seeds)
+        everybody = random_views(mixed_poses(300, rng, 0.25), rng, 90.0)
+        people = People(*(values[:48] for values in vars(everybody).values()))
+        image = torch.from_numpy(_render(load_body(), people, 64, seeds)).permute(0, 3, 1, 2).float() / 255
+        module = zoo.load_pretrained("humans/spin-rendered")
+        with torch.no_grad():
+            found = module(image)
+            joints = module.evaluation_joints(found.rotmats, found.betas)
+            truth = module.evaluation_joints(torch.from_numpy(people.pose), torch.from_numpy(people.betas))
+        errors = 1000 * point_errors(joints, truth, "procrustes").mean(1)
+        assert float(errors.mean()) == pytest.approx(87.9, abs=1.5)
+        assert float(errors.mean()) == pytest.approx(entry.metrics["test/pa_mpjpe"], rel=0.15)
