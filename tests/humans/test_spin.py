@@ -358,11 +358,27 @@ class TestTraining:
         resumed = train(compose_run(Path("b"), ["trainer.max_epochs=2"]), resume=True)
         assert resumed["metrics"] == whole["metrics"]
 
-    @pytest.mark.parametrize("signal", ["static", "keypoints"])
-    def test_other_signals(self, in_tmp: Path, signal: str) -> None:
-        options = ["trainer.max_epochs=1", "data.train_size=32", "model.start_steps=2", f"model.signal={signal}"]
+    def test_keypoints_alone(self, in_tmp: Path) -> None:
+        options = ["trainer.max_epochs=1", "data.train_size=32", "model.signal=keypoints"]
         train(compose("humans/spin", [*QUIET, *SMALL, *options, "run_dir=run"]))
         assert Path("run/model.safetensors").is_file()
+
+    def test_half_precision_leaves_bodies_and_fits_alone(self, in_tmp: Path) -> None:
+        """The stored fits' reprojection does not depend on the network, so it must not on its precision either."""
+        from zoo.engine.loggers import read_metrics
+
+        options = ["trainer.max_epochs=1", "data.train_size=32", "model.start_steps=2", "model.signal=static"]
+        losses = []
+        for precision in ("32-true", "bf16-mixed"):
+            config = [*QUIET, *SMALL, *options, f"trainer.precision={precision}", f"run_dir={precision}"]
+            train(compose("humans/spin", config))
+            losses += [row["train/fit_loss"] for row in read_metrics(Path(precision)) if "train/fit_loss" in row]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+        network = HMR("small", 16).eval()
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            rotmats = network(torch.rand(2, 3, 32, 32)).rotmats
+        assert rotmats.dtype == torch.float32
+        assert torch.allclose(rotmats.double() @ rotmats.double().mT, torch.eye(3).double(), atol=1e-5)
 
 
 class TestPredict:
