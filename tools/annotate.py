@@ -10,6 +10,7 @@ from zoo import cli
 from zoo.data.human_images import SETS
 from zoo.data.pose_sets import human36m
 from zoo.data.pose_sets.annotations import PersonRow, write_annotations
+from zoo.data.pose_sets.coco import read_coco
 from zoo.data.pose_sets.frames import extract_frames
 from zoo.data.pose_sets.human36m import read_h36m
 from zoo.data.pose_sets.lsp import read_lsp, read_lsp_test, read_lspet
@@ -28,6 +29,7 @@ READERS: dict[str, Callable[[Path], Iterator[PersonRow]]] = {
     "mpi-inf-3dhp": read_3dhp,
     "mpi-inf-3dhp-test": read_3dhp_test,
     "3dpw": read_3dpw_pictures,
+    "coco": read_coco,
 }
 USAGE = f"""\
 usage: python -m tools.annotate set=NAME input=FOLDER [output=FOLDER] [frames=FOLDER]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from scipy.io import savemat
 import zoo
 from tools import annotate
 from zoo.data.pose_sets.annotations import BODY_17_TO_SUPERSET, write_annotations
+from zoo.data.pose_sets.coco import read_coco
 from zoo.data.pose_sets.frames import extract_frames
 from zoo.data.pose_sets.human36m import read_h36m
 from zoo.data.pose_sets.lsp import read_lsp, read_lsp_test, read_lspet
@@ -72,6 +74,35 @@ class TestLSP:
         Path("joints.mat").write_bytes(Path("joints.mat").read_bytes()[:150])
         with pytest.raises(DataError, match="can't be read as LSP's joints"):
             next(read_lsp(Path()))
+
+
+class TestCOCO:
+    def test_whole_bodies(self, in_tmp: Path) -> None:
+        points = np.stack([np.arange(17), 100 + np.arange(17), np.full(17, 2)], 1)
+        hidden, partial = points.copy(), points.copy()
+        hidden[0] = 0  # no nose
+        partial[16] = 0  # no right ankle
+        people = [
+            {"image_id": 7, "bbox": [10, 20, 30, 60], "keypoints": values.ravel().tolist()}
+            for values in (points, hidden, partial)
+        ]
+        content = {
+            "images": [{"id": 7, "file_name": "COCO_train2014_7.jpg"}],
+            "annotations": [*people, {"image_id": 7}],
+        }
+        Path("annotations").mkdir()
+        file = Path("annotations/person_keypoints_train2014.json")
+        file.write_text(json.dumps(content))
+        rows = list(read_coco(Path()))
+        assert [row["imgname"] for row in rows] == ["train2014/COCO_train2014_7.jpg"] * 2
+        assert rows[0]["center"].tolist() == [25, 50]
+        assert rows[0]["scale"] == pytest.approx(1.2 * 60 / 200)
+        assert rows[0]["part"][SUPERSET_24.index("left_knee")].tolist() == [13, 113, 1]
+        assert [row["part"][SUPERSET_24.index("nose"), 2] for row in rows] == [1, 0]
+        assert rows[0]["part"][:, 2].sum() == 17
+        file.write_text(json.dumps({"images": []}))
+        with pytest.raises(DataError, match="can't be read as annotations of COCO"):
+            list(read_coco(Path()))
 
 
 class TestThreeDPW:
