@@ -15,10 +15,12 @@ from torch import Tensor
 import zoo
 from tests.goldens import load, load_json, relative_error, section
 from tests.humans.bodies import SYSTEM, error, tiny_solver
+from tools.benchmark import spin as benchmark
 from zoo.config import compose
 from zoo.data.bodies import draw_people
 from zoo.engine.run import train
 from zoo.errors import ConfigError, DataError, WeightsError
+from zoo.files import write_json
 from zoo.humans import crops
 from zoo.humans.joints import J24_TO_J14
 from zoo.humans.rotations import rot6d_to_rotmat, rotate_in_image
@@ -379,6 +381,17 @@ class TestTraining:
             rotmats = network(torch.rand(2, 3, 32, 32)).rotmats
         assert rotmats.dtype == torch.float32
         assert torch.allclose(rotmats.double() @ rotmats.double().mT, torch.eye(3).double(), atol=1e-5)
+
+
+def test_the_benchmark_goes_on_with_the_runs_it_finds(in_tmp: Path) -> None:
+    for arm, errors in {"spin": (90.0, 92.0), "static": (100.0, 101.0)}.items():
+        for seed, error_mm in enumerate(errors):
+            write_json(Path(f"runs/{arm}-{seed}/benchmark.json"), {"mpjpe": 2 * error_mm, "pa_mpjpe": error_mm})
+    report = benchmark.run(seeds=2, arms=("spin", "static"), folder=Path("runs"))
+    assert report.rows["spin"] == {"mpjpe": 182.0, "pa_mpjpe": 91.0}
+    assert "static: pa_mpjpe by seed 100.0, 101.0" in report.notes
+    with pytest.raises(ConfigError, match="no arm 'spun'"):
+        benchmark.run(arms=("spun",))
 
 
 class TestPredict:
