@@ -174,6 +174,22 @@ def test_published_run_is_loaded_by_name(finished_run: Path) -> None:
     assert torch.equal(fresh.network(x), module.network(x))
 
 
+def test_half_as_large(finished_run: Path) -> None:
+    whole = load_module(finished_run)
+    file, *_ = publish(finished_run, "kat/small", "CC0-1.0", "A fit.", cache_dir() / "published", half=True)
+    stored, _ = weights.read(file)
+    assert all(tensor.dtype == torch.float16 for tensor in stored.values() if tensor.is_floating_point())
+    module = zoo.load_pretrained("kat/small")
+    for one, other in zip(module.network.parameters(), whole.network.parameters(), strict=True):
+        assert one.dtype == torch.float32
+        assert torch.allclose(one, other, rtol=1e-3, atol=1e-6)
+    tensors, metadata = weights.read(finished_run / "model.safetensors")
+    next(iter(tensors.values())).fill_(1e6)
+    save_file(tensors, finished_run / "model.safetensors", metadata=metadata)
+    with pytest.raises(WeightsError, match="beyond 16 bits"):
+        publish(finished_run, "kat/small", "CC0-1.0", "A fit.", cache_dir() / "published", half=True)
+
+
 def test_changed_weights_are_refused(finished_run: Path) -> None:
     file, *_ = publish(finished_run, "kat/mine", "CC0-1.0", "A small fit.", cache_dir() / "published")
     content = bytearray(file.read_bytes())

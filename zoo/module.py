@@ -35,21 +35,21 @@ class ZooModule(pl.LightningModule):
         """Fits a state dict from which training is to start, of another image size say, to this network."""
         return tensors
 
-    def log_seen(self, prefix: str, metrics: Mapping[str, Metric]) -> None:
+    def log_seen(self, metrics: Mapping[str, Metric], prefix: str = "") -> None:
         """Logs at the end of an epoch those metrics that had any data, and resets them all.
 
         For metrics of some kinds of examples, of which a process may see none: logged in the step, the metric of one
         kind would be averaged with that of another kind which the other process happened to meet.
 
         Args:
-            prefix: ``"val"`` or ``"test"``.
             metrics: by name; each process updates those it has data for.
+            prefix: of their names, such as ``"test/"``.
         """
         updated = torch.tensor([metric.update_called for metric in metrics.values()], device=self.device)
         anywhere = self.all_gather(updated).view(-1, len(metrics)).any(0)  # type: ignore[union-attr]
         for seen, (name, metric) in zip(anywhere.tolist(), metrics.items(), strict=True):
             if seen:
-                self.log(f"{prefix}/{name}", metric.compute())
+                self.log(f"{prefix}{name}", metric.compute())
             metric.reset()
 
     def figures(self, batch: Any, output: Any) -> dict[str, Figure]:

@@ -18,32 +18,37 @@ from zoo.files import atomic_path, write_text
 from zoo.registry import is_registry_name
 
 USAGE = """\
-usage: python -m zoo.publish run=RUN_FOLDER name=FAMILY/NAME licence=LICENCE description="..." [into=FOLDER]
+usage: python -m zoo.publish run=RUN_FOLDER name=FAMILY/NAME licence=LICENCE description="..." [into=FOLDER] [half=true]
 
   run=runs/...               a finished run
   name=kat/mine              what zoo.load_pretrained will take
   licence=Apache-2.0         of the weights
   description="..."          one sentence
   into=FOLDER                where to write (default: published/ in the cache folder, from which zoo reads too)
+  half=true                  16-bit numbers: a file of half the size, for the same model
 """
 
 
 def main(argv: list[str]) -> None:
     """Publishes what the command line names."""
-    arguments, rest = cli.split_arguments(argv, ("run", "name", "licence", "description", "into"))
+    arguments, rest = cli.split_arguments(argv, ("run", "name", "licence", "description", "into", "half"))
     if rest:
         raise ConfigError(f"'{rest[0]}' is no argument of publish.\n{USAGE}")
+    half = arguments.get("half", "false")
+    if half not in ("true", "false"):
+        raise ConfigError(f"half is true or false, not {half}.")
     files = publish(
         Path(cli.require(arguments, "run", "runs/kat/digits/...")),
         cli.require(arguments, "name", "kat/mine"),
         cli.require(arguments, "licence", "Apache-2.0"),
         cli.require(arguments, "description", '"Tiny KAT on digits."'),
         Path(arguments["into"]) if "into" in arguments else cache_dir() / "published",
+        half == "true",
     )
     cli.print_paths(cli.console(), "written", files)
 
 
-def publish(run_dir: Path, name: str, licence: str, description: str, into: Path) -> list[Path]:
+def publish(run_dir: Path, name: str, licence: str, description: str, into: Path, half: bool = False) -> list[Path]:
     """Writes ``<into>/<name>.safetensors``, its manifest entry ``.yaml`` and its card ``.md``.
 
     Args:
@@ -52,6 +57,7 @@ def publish(run_dir: Path, name: str, licence: str, description: str, into: Path
         licence: licence of the weights.
         description: one sentence.
         into: a manifest folder (see `zoo.pretrained.manifest_folders`).
+        half: stores floating-point tensors in 16 bits; they are read into the model's own precision.
 
     Returns:
         The three files.
@@ -72,7 +78,10 @@ def publish(run_dir: Path, name: str, licence: str, description: str, into: Path
     target = into.joinpath(*name.split("/"))
     files = [target.with_name(target.name + suffix) for suffix in (".safetensors", ".yaml", ".md")]
     with atomic_path(files[0]) as path:
-        shutil.copyfile(run.weights, path)
+        if half:
+            _save_half(tensors, metadata, path)
+        else:
+            shutil.copyfile(run.weights, path)
     entry: dict[str, Any] = {
         "name": name,
         "description": description,
@@ -89,6 +98,16 @@ def publish(run_dir: Path, name: str, licence: str, description: str, into: Path
     write_text(files[2], _card(entry, summary, plain(compose_run(run_dir))))
     write_text(files[1], yaml.safe_dump(entry, sort_keys=False, allow_unicode=True))
     return files
+
+
+def _save_half(tensors: dict[str, Any], metadata: dict[str, str], path: Path) -> None:
+    from safetensors.torch import save_file
+
+    small = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    overflown = [name for name, tensor in small.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    if overflown:
+        raise WeightsError(f"{overflown[0]} holds numbers beyond 16 bits: publish without half=true.")
+    save_file(small, path, metadata)
 
 
 def _card(entry: dict[str, Any], summary: dict[str, Any], config: dict[str, Any]) -> str:

@@ -15,10 +15,12 @@ from torch import Tensor
 import zoo
 from tests.goldens import load, load_json, relative_error, section
 from tests.humans.bodies import SYSTEM, error, tiny_solver
+from tools.benchmark import spin as benchmark
 from zoo.config import compose
 from zoo.data.bodies import draw_people
 from zoo.engine.run import train
 from zoo.errors import ConfigError, DataError, WeightsError
+from zoo.files import write_json
 from zoo.humans import crops
 from zoo.humans.joints import J24_TO_J14
 from zoo.humans.rotations import rot6d_to_rotmat, rotate_in_image
@@ -358,11 +360,38 @@ class TestTraining:
         resumed = train(compose_run(Path("b"), ["trainer.max_epochs=2"]), resume=True)
         assert resumed["metrics"] == whole["metrics"]
 
-    @pytest.mark.parametrize("signal", ["static", "keypoints"])
-    def test_other_signals(self, in_tmp: Path, signal: str) -> None:
-        options = ["trainer.max_epochs=1", "data.train_size=32", "model.start_steps=2", f"model.signal={signal}"]
+    def test_keypoints_alone(self, in_tmp: Path) -> None:
+        options = ["trainer.max_epochs=1", "data.train_size=32", "model.signal=keypoints"]
         train(compose("humans/spin", [*QUIET, *SMALL, *options, "run_dir=run"]))
         assert Path("run/model.safetensors").is_file()
+
+    def test_half_precision_leaves_bodies_and_fits_alone(self, in_tmp: Path) -> None:
+        """The stored fits' reprojection does not depend on the network, so it must not on its precision either."""
+        from zoo.engine.loggers import read_metrics
+
+        options = ["trainer.max_epochs=1", "data.train_size=32", "model.start_steps=2", "model.signal=static"]
+        losses = []
+        for precision in ("32-true", "bf16-mixed"):
+            config = [*QUIET, *SMALL, *options, f"trainer.precision={precision}", f"run_dir={precision}"]
+            train(compose("humans/spin", config))
+            losses += [row["train/fit_loss"] for row in read_metrics(Path(precision)) if "train/fit_loss" in row]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+        network = HMR("small", 16).eval()
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            rotmats = network(torch.rand(2, 3, 32, 32)).rotmats
+        assert rotmats.dtype == torch.float32
+        assert torch.allclose(rotmats.double() @ rotmats.double().mT, torch.eye(3).double(), atol=1e-5)
+
+
+def test_the_benchmark_goes_on_with_the_runs_it_finds(in_tmp: Path) -> None:
+    for arm, errors in {"spin": (90.0, 92.0), "static": (100.0, 101.0)}.items():
+        for seed, error_mm in enumerate(errors):
+            write_json(Path(f"runs/{arm}-{seed}/benchmark.json"), {"mpjpe": 2 * error_mm, "pa_mpjpe": error_mm})
+    report = benchmark.run(seeds=2, arms=("spin", "static"), folder=Path("runs"))
+    assert report.rows["spin"] == {"mpjpe": 182.0, "pa_mpjpe": 91.0}
+    assert "static: pa_mpjpe by seed 100.0, 101.0" in report.notes
+    with pytest.raises(ConfigError, match="no arm 'spun'"):
+        benchmark.run(arms=("spun",))
 
 
 class TestPredict:
@@ -380,3 +409,29 @@ class TestPredict:
             module.predict_file(Path("a.jpg"), Path("out.png"), box=(0.0, 0.0, -1.0, 5.0))
         with pytest.raises(DataError, match="There is no file"):
             module.predict_file(Path("b.jpg"), Path("out.png"))
+
+
+class TestShippedWeights:
+    def test_they_reproduce_their_record(self) -> None:
+        """On the first 48 of the 300 test pictures, on which PA-MPJPE was measured as 87.9 mm."""
+        from zoo.data.bodies import _render
+        from zoo.humans.body import load_body
+        from zoo.humans.metrics import point_errors
+        from zoo.humans.people import People, mixed_poses, random_views
+        from zoo.pretrained import get_entry
+
+        entry = get_entry("humans/spin-rendered")
+        assert entry.size < 4_000_000
+        seeds = (2**31 + 3, 0)
+        rng = np.random.default_rng(seeds)
+        everybody = random_views(mixed_poses(300, rng, 0.25), rng, 90.0)
+        people = People(*(values[:48] for values in vars(everybody).values()))
+        image = torch.from_numpy(_render(load_body(), people, 64, seeds)).permute(0, 3, 1, 2).float() / 255
+        module = zoo.load_pretrained("humans/spin-rendered")
+        with torch.no_grad():
+            found = module(image)
+            joints = module.evaluation_joints(found.rotmats, found.betas)
+            truth = module.evaluation_joints(torch.from_numpy(people.pose), torch.from_numpy(people.betas))
+        errors = 1000 * point_errors(joints, truth, "procrustes").mean(1)
+        assert float(errors.mean()) == pytest.approx(87.9, abs=1.5)
+        assert float(errors.mean()) == pytest.approx(entry.metrics["test/pa_mpjpe"], rel=0.15)

@@ -36,6 +36,9 @@ from zoo.data.dfaust import read_evaluation_file, read_training_file
 from zoo.data.fields_hdf5 import PDEBenchFile, WellFiles
 from zoo.data.fields_matlab import read_arrays
 from zoo.data.human_images import AnnotatedImages
+from zoo.data.pose_sets.lsp import read_lsp
+from zoo.data.pose_sets.mpi_inf_3dhp import read_3dhp
+from zoo.data.pose_sets.three_dpw import read_3dpw_pictures
 from zoo.data.potentials import read_potential_table
 from zoo.data.scene_readers import read_colmap, read_image, read_points, read_transforms
 from zoo.errors import ZooError
@@ -179,6 +182,24 @@ def read_tiny_colmap(path: Path) -> None:
     read_colmap(path.parent, path.parent, path.parent, with_images=False)
 
 
+def write_3dhp(path: Path) -> None:
+    path.parent.mkdir(parents=True)
+    annotations = {name: np.empty((14, 1), object) for name in ("annot2", "annot3")}
+    for camera in range(14):
+        annotations["annot2"][camera, 0] = abs(numbers(3, 56))
+        annotations["annot3"][camera, 0] = numbers(3, 84)
+    savemat(path, annotations, do_compression=True)
+
+
+def write_3dpw(path: Path) -> None:
+    path.parent.mkdir(parents=True)
+    content = {
+        **{"sequence": "a", "genders": ["m"], "poses": [numbers(4, 72)], "betas": [numbers(10)]},
+        **{"poses2d": [abs(numbers(4, 3, 18))], "cam_poses": numbers(4, 4, 4), "campose_valid": [np.ones(4)]},
+    }
+    path.write_bytes(pickle.dumps(content, 2))
+
+
 def write_transforms(path: Path) -> None:
     frames = [{"file_path": f"{k}", "transform_matrix": np.eye(4).tolist()} for k in range(3)]
     path.write_text(json.dumps({"fl_x": 20.0, "w": 32, "h": 20, "cx": 15.0, "cy": 9.0, "frames": frames}))
@@ -267,6 +288,11 @@ READERS = {
     ),
     "COLMAP, text": Reader("images.txt", write_colmap_text, read_tiny_colmap, TEXT),
     "annotations": Reader("a.npz", write_annotations, lambda p: AnnotatedImages(p, p.parent, 64)),
+    "LSP": Reader(
+        "joints.mat", lambda p: savemat(p, {"joints": numbers(3, 14, 9)}), lambda p: list(read_lsp(p.parent))
+    ),
+    "MPI-INF-3DHP": Reader("S1/Seq1/annot.mat", write_3dhp, lambda p: list(read_3dhp(p.parents[2]))),
+    "3DPW": Reader("sequenceFiles/test/a.pkl", write_3dpw, lambda p: list(read_3dpw_pictures(p.parents[2]))),
     "transforms.json": Reader(
         "transforms.json", write_transforms, lambda p: read_transforms(p.parent, with_images=False), TEXT
     ),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import statistics
 import tempfile
 import time
@@ -16,22 +18,26 @@ from torch import Tensor
 from tools.benchmark.report import Report
 from tools.benchmark.timing import interleaved
 from zoo.config import compose
+from zoo.engine.loggers import read_metrics
 from zoo.engine.run import train
 from zoo.errors import ConfigError
+from zoo.files import write_json
 
 QUIET = ("callbacks.progress_bar=null", "callbacks.rich_model_summary=null", "logger={csv: {}}")
 ARMS = {
-    "SPIN": [],
-    "static fits": ["model.signal=static"],
-    "keypoints only": ["model.signal=keypoints"],
-    "full supervision": ["model.signal=static", "data.labels=true"],
+    "spin": [],
+    "static": ["model.signal=static"],
+    "keypoints": ["model.signal=keypoints"],
+    "supervised": ["model.signal=static", "data.labels=true"],
 }
 
 
 def run(
     part: Literal["training", "iteration", "solvers"] = "training",
     seeds: int = 3,
+    arms: tuple[str, ...] = tuple(ARMS),
     options: tuple[str, ...] = (),
+    folder: Path | None = None,
     repeats: int = 5,
 ) -> Report:
     """Trains the arms, or times SMPLify.
@@ -41,32 +47,53 @@ def run(
             iteration of the body stage through smplx's full mesh and through our joints, one thread;
             ``"solvers"``: Gauss-Newton against the paper's 100 + 100 Adam steps, 64 people.
         seeds: of the training part: 0, 1, ...
+        arms: ``"spin"``: fits in the loop; ``"static"``: the first fits; ``"keypoints"``: no fits; ``"supervised"``:
+            the true bodies.
         options: overrides of the config ``humans/spin``.
+        folder: keeps each run; those that are there already are not made again.
         repeats: of the timed parts; the shortest counts.
     """
     if part == "training":
-        return _training(seeds, options)
+        return _training(seeds, arms, options, folder)
     torch.set_num_threads(1)
     return _iteration(repeats) if part == "iteration" else _solvers(repeats)
 
 
-def _training(seeds: int, options: tuple[str, ...]) -> Report:
-    report = Report(f"SPIN on rendered people, mean over {seeds} seeds (mm)", reference="static fits")
-    for arm, extra in ARMS.items():
-        summaries = [_train([*options, *extra, f"seed={seed}"]) for seed in range(seeds)]
-        row = {}
-        for name in ("mpjpe", "pa_mpjpe", "pve"):
-            values = [summary["metrics"][f"test/{name}"] for summary in summaries]
-            row[name] = statistics.mean(values)
-            report.notes.append(f"{arm}: {name} of each seed {', '.join(f'{v:.1f}' for v in values)}")
-        row["train seconds"] = statistics.mean(summary["wall_time_s"] for summary in summaries)
-        report.rows[arm] = row
+def _training(seeds: int, arms: tuple[str, ...], options: tuple[str, ...], folder: Path | None) -> Report:
+    unknown = [arm for arm in arms if arm not in ARMS]
+    if unknown:
+        raise ConfigError(f"There is no arm '{unknown[0]}'. Known: {', '.join(ARMS)}.")
+    if folder is None:
+        with tempfile.TemporaryDirectory() as temporary:
+            return _training(seeds, arms, options, Path(temporary))
+    # A seed is gone through before the next one begins, so that a benchmark that is broken off compares whole seeds.
+    runs = [{arm: _train(arm, seed, options, folder) for arm in arms} for seed in range(seeds)]
+    report = Report(f"SPIN on rendered people, mean over {seeds} seeds (mm)", reference=arms[0])
+    for arm in arms:
+        columns = {name: [run[arm][name] for run in runs] for name in runs[0][arm]}
+        report.rows[arm] = {name: statistics.mean(values) for name, values in columns.items()}
+        for name in ("mpjpe", "pa_mpjpe", "fits pa_mpjpe"):
+            if name in columns:
+                report.notes.append(f"{arm}: {name} by seed {', '.join(f'{v:.1f}' for v in columns[name])}")
     return report
 
 
-def _train(options: list[str]) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory() as folder:
-        return train(compose("humans/spin", [*QUIET, *options, f"run_dir={Path(folder) / 'run'}"]))
+def _train(arm: str, seed: int, options: tuple[str, ...], folder: Path) -> dict[str, float]:
+    """Trains an arm, or reads what an earlier benchmark found."""
+    run_dir = folder / f"{arm}-{seed}"
+    result = run_dir / "benchmark.json"
+    if not result.is_file():
+        shutil.rmtree(run_dir, ignore_errors=True)
+        start = time.process_time()
+        summary = train(compose("humans/spin", [*QUIET, *ARMS[arm], f"seed={seed}", *options, f"run_dir={run_dir}"]))
+        row = {name: summary["metrics"][f"test/{name}"] for name in ("mpjpe", "pa_mpjpe", "pve")}
+        fits = [line["fits/pa_mpjpe"] for line in read_metrics(run_dir) if "fits/pa_mpjpe" in line]
+        if fits:
+            row["fits pa_mpjpe"] = fits[-1]
+        row["processor minutes"] = (time.process_time() - start) / 60
+        write_json(result, row)
+    found: dict[str, float] = json.loads(result.read_text())
+    return found
 
 
 def _problem(count: int) -> tuple[Any, Tensor]:

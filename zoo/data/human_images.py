@@ -10,6 +10,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -22,6 +23,7 @@ from zoo.humans.crops import Augmentation, CropMode, Variation, crop_keypoints, 
 from zoo.humans.joints import H36M_TO_J14, J24_TO_J14, flip_pose
 from zoo.humans.results import read_picture
 from zoo.humans.rotations import rotate_in_image
+from zoo.humans.segmentation import PARTS, Segmentation
 from zoo.registry import register_data
 
 Array = NDArray[Any]
@@ -40,6 +42,7 @@ SETS = {
     "mpi-inf-3dhp-test": ("mpi_inf_3dhp_valid", "mpi_inf_3dhp"),
     "lsp-test": ("lsp_dataset_test", "lsp_dataset"),
 }
+_UNLABELLED = 255  # in pictures of parts
 _CONTROLLED = {"h36m": 0.3, "mpi-inf-3dhp": 0.1}  # shares of an epoch; the others divide the rest by their sizes
 
 
@@ -55,6 +58,7 @@ class AnnotatedImages(Dataset[HumanBatch]):
         offset: added to the index that samples carry.
         crop_mode: see `zoo.humans.crops.take_crop`.
         truth_joints: (N, 14, 3) evaluation joints about the pelvis, handed out in pose_3d instead of S.
+        segmentations: folder that maskname and partname are relative to.
 
     Raises:
         DataError: the file lacks a key or its rows do not fit together.
@@ -70,8 +74,9 @@ class AnnotatedImages(Dataset[HumanBatch]):
         offset: int = 0,
         crop_mode: CropMode = "exact",
         truth_joints: Array | None = None,
+        segmentations: Path | None = None,
     ) -> None:
-        self.crop_mode = crop_mode
+        self.crop_mode, self.segmentations = crop_mode, segmentations
         self.pictures, self.img_size, self.augmentation = pictures, img_size, augmentation
         self.seed, self.offset, self.truth_joints = seed, offset, truth_joints
         with parsing(annotations, "annotations"), np.load(annotations, allow_pickle=False) as arrays:
@@ -99,10 +104,35 @@ class AnnotatedImages(Dataset[HumanBatch]):
         self.betas = content["shape"].astype(np.float32) if known else None
         self.has_smpl = content.get("has_smpl", np.ones(count) if known else np.zeros(count)).astype(np.int64)
         self.gender = content.get("gender")
+        self.mask_names, self.part_names = content.get("maskname"), content.get("partname")
 
     def __len__(self) -> int:
         """Number of people."""
         return len(self.names)
+
+    def segmentation(self, row: int) -> Segmentation | None:
+        """The labelled picture of a person; None where the set has none.
+
+        Raises:
+            DataError: a file is absent, unreadable or not of its partner's size.
+        """
+        if self.segmentations is None or self.mask_names is None or self.part_names is None:
+            return None
+        mask, parts = (
+            self._labels(self.segmentations / str(names[row])) for names in (self.mask_names, self.part_names)
+        )
+        if mask.shape != parts.shape:
+            raise DataError(f"{self.segmentations}: {self.mask_names[row]} and {self.part_names[row]} differ in size.")
+        parts = np.where(parts == _UNLABELLED, 0, parts)
+        if parts.max() >= len(PARTS):
+            raise DataError(f"{self.segmentations / str(self.part_names[row])} has a part {parts.max()}, beyond 6.")
+        return Segmentation((mask > 0).astype(np.uint8), parts, self.centre[row], float(self.scale[row]))
+
+    @staticmethod
+    def _labels(path: Path) -> Array:
+        with parsing(path, "a segmentation"), Image.open(path) as opened:
+            labels = np.asarray(opened)
+        return labels if labels.ndim == 2 else labels[..., 0]
 
     def unaugmented_keypoints(self) -> Tensor:
         """Keypoints (N, 49, 3) in [-1, 1] across the boxes."""
@@ -191,9 +221,10 @@ class HumanImages(pl.LightningDataModule):
     Args:
         root: folder with ``dataset_extras/`` and ``images/``, see the data card.
         sets: training sets: h36m, mpi-inf-3dhp, lsp, lspet, mpii, coco.
-        test_set: 3dpw, h36m-p1, h36m-p2, mpi-inf-3dhp-test; validation takes its first `val_size` rows.
+        test_set: 3dpw, h36m-p1, h36m-p2, mpi-inf-3dhp-test, or lsp-test for silhouettes and parts; validation takes
+            its first `val_size` rows.
         val_size: people in validation.
-        images: set -> folder of its pictures, where that is not ``images/<set>``.
+        images: set -> folder of its pictures, where that is not ``images/<set>``; ``upi-s1h`` for LSP's segmentations.
         body: folder of gendered body models and regressors for 3DPW's truth; None for the stand-in.
         img_size: side of the crops, pixels.
         batch_size: over all processes.
@@ -243,6 +274,7 @@ class HumanImages(pl.LightningDataModule):
             offset,
             self.crop_mode,
             truth,
+            Path(self.images.get("upi-s1h", self.root / "images" / "upi-s1h" / "data" / "lsp")),
         )
 
     @cached_property
@@ -260,6 +292,10 @@ class HumanImages(pl.LightningDataModule):
         if plain.gender is None or plain.pose is None or plain.betas is None:
             return plain
         return self._open(self.test_set, False, truth=gendered_joints(plain, self.body))
+
+    def segmentation(self, index: int) -> Segmentation | None:
+        """The labelled picture of a test person, see `AnnotatedImages.segmentation`."""
+        return self.test.segmentation(index)
 
     def training_keypoints(self) -> Tensor:
         """Keypoints (N, 49, 3) of all training sets in their order."""

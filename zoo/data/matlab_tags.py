@@ -12,7 +12,7 @@ _HEADER = 128
 # Bytes per number of the types of data, and the classes of arrays of numbers (double to uint64).
 _ITEM_SIZE = {1: 1, 2: 1, 3: 2, 4: 2, 5: 4, 6: 4, 7: 4, 9: 8, 12: 8, 13: 8}
 _MATRIX, _COMPRESSED = 14, 15
-_NUMERIC = range(6, 16)
+_CELL, _NUMERIC = 1, range(6, 16)
 _COMPLEX = 0x08
 
 
@@ -23,21 +23,33 @@ def numeric_variables(path: Path) -> list[str]:
         ValueError: the file is of another version, an element is longer than what is left of the file, or an array
             does not have as much data as its size says.
     """
+    return [name for name, is_cell in _variables(path) if not is_cell]
+
+
+def cell_variables(path: Path) -> list[str]:
+    """Names of the cell arrays in which every cell is an array of numbers, each checked to be whole.
+
+    Raises:
+        ValueError: as of `numeric_variables`.
+    """
+    return [name for name, is_cell in _variables(path) if is_cell]
+
+
+def _variables(path: Path) -> Iterator[tuple[str, bool]]:
+    """Name of each array of numbers, or of cells of them, and whether it is of cells."""
     content = memoryview(path.read_bytes())
     orders = {b"IM": "<", b"MI": ">"}
     if len(content) < _HEADER or bytes(content[126:128]) not in orders:
         raise ValueError("it has no header of MATLAB 5")
     order = orders[bytes(content[126:128])]
-    names = []
     for kind, element in _elements(content[_HEADER:], order, padded=False):
         if kind == _COMPRESSED:
             [(kind, element)] = _elements(memoryview(zlib.decompress(element)), order)
         if kind != _MATRIX:
             raise ValueError(f"an element of the type {kind} where an array should be")
-        name = _check(list(_elements(element, order)), order)
-        if name is not None:
-            names.append(name)
-    return names
+        found = _check(list(_elements(element, order)), order)
+        if found is not None:
+            yield found
 
 
 def _elements(content: memoryview, order: str, padded: bool = True) -> Iterator[tuple[int, memoryview]]:
@@ -56,18 +68,23 @@ def _elements(content: memoryview, order: str, padded: bool = True) -> Iterator[
         at = end
 
 
-def _check(parts: list[tuple[int, memoryview]], order: str) -> str | None:
-    """Name of an array of numbers; None for text, structures and the like, which are left alone."""
+def _check(parts: list[tuple[int, memoryview]], order: str) -> tuple[str, bool] | None:
+    """Name of an array of numbers and False, of an array of cells of them and True; None for text and the like."""
     if len(parts) < 3 or (parts[0][0], len(parts[0][1])) != (6, 8) or parts[1][0] != 5 or parts[2][0] != 1:
         raise ValueError("an array without flags, size or name")
     flags = struct.unpack_from(f"{order}I", parts[0][1])[0]
     shape = struct.unpack(f"{order}{len(parts[1][1]) // 4}i", parts[1][1])
+    name, data = bytes(parts[2][1]).decode("latin1"), parts[3:]
+    if flags & 0xFF == _CELL:
+        if len(data) != math.prod(shape) or any(kind != _MATRIX for kind, _ in data):
+            raise ValueError(f"{len(data)} cells where the size is {shape}")
+        cells = [_check(list(_elements(cell, order)), order) for _, cell in data]
+        return (name, True) if all(cell is not None and not cell[1] for cell in cells) else None
     if flags & 0xFF not in _NUMERIC:
         return None
-    data = parts[3:]
     if len(data) != (2 if flags >> 8 & _COMPLEX else 1) or len(shape) < 2 or min(shape) < 0:
         raise ValueError(f"an array of size {shape} with {len(data)} parts")
     for kind, numbers in data:
         if kind not in _ITEM_SIZE or len(numbers) != math.prod(shape) * _ITEM_SIZE[kind]:
             raise ValueError(f"an array of size {shape} with {len(numbers)} bytes of type {kind}")
-    return bytes(parts[2][1]).decode("latin1")
+    return name, False

@@ -16,7 +16,7 @@ from zoo.data.loading import eval_loader, sample_generator, train_loader
 from zoo.humans.crops import Augmentation, Variation, crop_image, crop_keypoints
 from zoo.registry import register_data
 
-_VALIDATION, _TEST = 2**31 + 2, 2**31 + 3
+_TRAIN, _VALIDATION, _TEST = 0, 2**31 + 2, 2**31 + 3
 
 
 class RenderedDataset(Dataset[HumanBatch]):
@@ -111,7 +111,7 @@ class RenderedPeople(pl.LightningDataModule):
         noise: standard deviation of pixel noise in training.
         keypoint_noise: of the training keypoints, in units of the crop's half side.
         labels: hands out pose and shape in training too: the ceiling that supervision could reach.
-        seed: of the training pictures and their augmentation; validation and test pictures are fixed.
+        seed: of order, augmentation and noise; the pictures are the same for every seed, as a real set's are.
         num_workers: loader processes.
     """
 
@@ -152,7 +152,7 @@ class RenderedPeople(pl.LightningDataModule):
         train, val, test = self.sizes
         if stage == "fit":
             self.train = RenderedDataset(
-                self._people(train, self.seed),
+                self._people(train, _TRAIN),
                 self.labels,
                 self.augmentation,
                 self.noise,

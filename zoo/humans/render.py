@@ -1,4 +1,4 @@
-"""Pictures of bodies by ray casting (Open3D, or a depth buffer where that is absent), with smooth normals.
+"""Pictures of bodies by ray casting with Open3D, with smooth normals; by PyTorch3D on a GPU, by NumPy without Open3D.
 
 No window or graphics card is needed. The camera looks along +z, x to the right, y down.
 """
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from zoo.humans import pytorch3d
 from zoo.humans.rasterise import rasterise
 from zoo.humans.standin.rig import vertex_normals
 
@@ -48,6 +49,8 @@ def cast(vertices: Array, faces: Array, focal: float, centre: tuple[float, float
         Triangle (H, W) int64, -1 where there is none; barycentric coordinates (H, W, 3); depth (H, W), inf where
         there is none.
     """
+    if pytorch3d.available():
+        return pytorch3d.rasterise(vertices, faces, focal, centre, size)
     o3d = _open3d()
     if o3d is None:
         return rasterise(vertices, faces, focal, centre, size)

@@ -185,11 +185,11 @@ class CloudRegression(ZooModule):
 
     def on_validation_epoch_end(self) -> None:
         """Logs the errors of the conditions there were."""
-        self.log_seen("val", self.val_metrics)  # type: ignore[arg-type]
+        self.log_seen(self.val_metrics, "val/")  # type: ignore[arg-type]
 
     def on_test_epoch_end(self) -> None:
         """Logs the errors of the conditions there were."""
-        self.log_seen("test", self.test_metrics)  # type: ignore[arg-type]
+        self.log_seen(self.test_metrics, "test/")  # type: ignore[arg-type]
 
     def predict_step(self, batch: CloudBatch, batch_idx: int) -> FoundBodies:
         """Bodies."""

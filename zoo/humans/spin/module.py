@@ -20,6 +20,7 @@ from zoo.humans.joints import H36M_TO_J14, J24_TO_J14
 from zoo.humans.metrics import PCK, MeanPointError, point_errors
 from zoo.humans.results import check_output, read_picture, write_people
 from zoo.humans.rotations import rotmat_to_rot6d, rotmat_to_rotvec, rotvec_to_rotmat
+from zoo.humans.segmentation import Segmentation, SegmentationScores, part_labels, segment
 from zoo.humans.smplify.module import place_people, to_pixels
 from zoo.humans.smplify.prior import MaxMixturePrior, load_prior
 from zoo.humans.smplify.solver import Optimizer, SMPLify
@@ -32,6 +33,7 @@ from zoo.registry import register_model
 
 PRIOR_WEIGHTS = "humans/smplify-activities"
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_BOX_MARGIN = 1.2  # crops in training are so much larger than the people in them
 _TRACKED = 400  # fits whose quality is logged where the truth is known
 
 
@@ -121,6 +123,7 @@ class SPIN(ZooModule):
             prefix="test/",
         )
         self.test_pve = MeanPointError("none")
+        self.test_segmentation = SegmentationScores("test/")
 
     def forward(self, image: Tensor) -> Regression:
         """Bodies in crops (B, 3, H, W), pixels in [0, 1]."""
@@ -194,6 +197,22 @@ class SPIN(ZooModule):
     def training_step(self, batch: HumanBatch, batch_idx: int) -> Tensor:
         """The step of section 3 of the paper."""
         regression = self(batch["image"])
+        with self._full_precision():
+            losses = self._losses(batch, regression)
+        for name, value in losses.items():
+            self._count(name, value.detach())
+        for name in (*losses, *(("fit_updates", "fit_loss") if self.fits is not None else ())):
+            label = "loss" if name == "total" else name
+            self.log(
+                f"train/{label}", getattr(self, f"train_{name}"), prog_bar=name == "total", on_step=False, on_epoch=True
+            )
+        return losses["total"]
+
+    def _full_precision(self) -> torch.autocast:
+        """For bodies and fits, which half precision would move by millimetres and break."""
+        return torch.autocast(self.device.type, enabled=False)
+
+    def _losses(self, batch: HumanBatch, regression: Regression) -> dict[str, Tensor]:
         joints = self.bodies.spin.state(regression.rotmats, regression.betas).joints
         teaching = None
         if self.fits is not None:
@@ -213,15 +232,7 @@ class SPIN(ZooModule):
             self._count("fit_updates", teaching.update.float())
             self._count("fit_loss", teaching.loss)
         pose_3d = (batch["pose_3d"], batch["has_pose_3d"]) if bool(batch["has_pose_3d"].any()) else None
-        losses = training_losses(regression, joints, teaching, batch["keypoints"], pose_3d, self.loss_weights)
-        for name, value in losses.items():
-            self._count(name, value.detach())
-        for name in (*losses, *(("fit_updates", "fit_loss") if teaching is not None else ())):
-            label = "loss" if name == "total" else name
-            self.log(
-                f"train/{label}", getattr(self, f"train_{name}"), prog_bar=name == "total", on_step=False, on_epoch=True
-            )
-        return losses["total"]
+        return training_losses(regression, joints, teaching, batch["keypoints"], pose_3d, self.loss_weights)
 
     def _count(self, name: str, value: Tensor) -> None:
         metric: MeanMetric = getattr(self, f"train_{name}")
@@ -240,29 +251,55 @@ class SPIN(ZooModule):
         known = batch["has_smpl"].bool()[:, None, None]
         return torch.where(known, self.evaluation_joints(batch["pose"], batch["betas"]), annotated)
 
+    def _judge(self, batch: HumanBatch, regression: Regression, metrics: MetricCollection) -> None:
+        """Adds the joints' errors of those whose joints are known."""
+        known = (batch["has_smpl"] + batch["has_pose_3d"]).bool()
+        if bool(known.any()):
+            found = self.evaluation_joints(regression.rotmats, regression.betas)
+            metrics.update(found[known], self._true_joints(batch)[known])
+
     def validation_step(self, batch: HumanBatch, batch_idx: int) -> None:
         """Errors of the joints."""
         regression = self(batch["image"])
-        found = self.evaluation_joints(regression.rotmats, regression.betas)
-        self.val_metrics.update(found, self._true_joints(batch))
-        self.log_dict(dict(self.val_metrics.items()), prog_bar=True, batch_size=len(found))
+        with self._full_precision():
+            self._judge(batch, regression, self.val_metrics)
 
     def test_step(self, batch: HumanBatch, batch_idx: int) -> Bodies:
         """Errors of joints and vertices."""
         regression = self(batch["image"])
-        found = self.evaluation_joints(regression.rotmats, regression.betas)
-        self.test_metrics.update(found, self._true_joints(batch))
-        self.log_dict(dict(self.test_metrics.items()), batch_size=len(found))
+        with self._full_precision():
+            self._test(batch, regression)
+        return {"rotmats": regression.rotmats, "betas": regression.betas, "camera": regression.camera}
+
+    def _test(self, batch: HumanBatch, regression: Regression) -> None:
+        self._judge(batch, regression, self.test_metrics)
         known = batch["has_smpl"].bool()
         if bool(known.any()):
             truth = rotvec_to_rotmat(batch["pose"][known].unflatten(1, (-1, 3)))
             vertices = self._centred(regression.rotmats[known], regression.betas[known])
             self.test_pve.update(vertices, self._centred(truth, batch["betas"][known]))
-        return {"rotmats": regression.rotmats, "betas": regression.betas, "camera": regression.camera}
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if hasattr(data, "segmentation"):
+            self._test_segmentation([data.segmentation(int(index)) for index in batch["index"]], regression)
+
+    def _test_segmentation(self, labelled: list[Segmentation | None], regression: Regression) -> None:
+        """Adds silhouettes and parts of those whose pictures are labelled."""
+        labels = part_labels(self.bodies.body.lbs_weights)
+        faces = self.bodies.body.faces.cpu().numpy()
+        for row, shown in enumerate(labelled):
+            if shown is not None:
+                mesh = self._mesh(regression.rotmats[row : row + 1], regression.betas[row : row + 1])
+                placed = mesh[0] + crop_translation(regression.camera[row : row + 1])
+                self.test_segmentation.update(segment(placed.cpu().numpy(), faces, labels, shown), shown)
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the errors of the joints."""
+        self.log_seen(dict(self.val_metrics.items()))
 
     def on_test_epoch_end(self) -> None:
-        """Logs the error of vertices where there were true bodies."""
-        self.log_seen("test", {"pve": self.test_pve})
+        """Logs what there was truth for."""
+        measured = {**dict(self.test_metrics.items()), "test/pve": self.test_pve, **self.test_segmentation.named()}
+        self.log_seen(measured)
 
     def _mesh(self, rotmats: Tensor, betas: Tensor) -> Tensor:
         vertices: Tensor = self.bodies.body.to(rotmats.device)(rotmats[:, :1], rotmats[:, 1:], betas).vertices
@@ -299,12 +336,12 @@ class SPIN(ZooModule):
         start = rotmat_to_rotvec(rotmats).flatten(1)
         translation = crop_translation(camera)
         fit = self.solver.with_settings(15, "gauss-newton", "visible")(start, betas, translation, keypoints)
-        truth = self._true_joints(batch)[:count]
+        truth, known = self._true_joints(batch)[:count], (batch["has_smpl"] + batch["has_pose_3d"])[:count].tolist()
         errors = point_errors(self.evaluation_joints(rotmats, betas), truth, "procrustes").mean(1)
         after = point_errors(self.evaluation_joints(fit.pose, fit.betas), truth, "procrustes").mean(1)
         titles = [
-            f"PA-MPJPE {1000 * float(a):.0f},\nfitted {1000 * float(b):.0f} mm"
-            for a, b in zip(errors, after, strict=True)
+            f"PA-MPJPE {1000 * float(a):.0f},\nfitted {1000 * float(b):.0f} mm" if there else ""
+            for a, b, there in zip(errors, after, known, strict=True)
         ]
         columns = {
             "regressed": self._mesh(rotmats, betas),
@@ -348,7 +385,7 @@ class SPIN(ZooModule):
         if box_width <= 0 or box_height <= 0:
             raise ConfigError(f"box should be left, top, width, height with positive sizes, not {box}.")
         centre = torch.tensor([[left + box_width / 2, top + box_height / 2]])
-        side = torch.tensor([1.1 * max(box_width, box_height)])
+        side = torch.tensor([_BOX_MARGIN * max(box_width, box_height)])
         crop = take_crop(picture, centre[0].numpy(), float(side) / 200, self.hparams["img_size"], 0.0, crop_mode)
         image = torch.from_numpy(crop.copy()).permute(2, 0, 1)[None].float().to(self.device) / 255
         regression = self(image)
