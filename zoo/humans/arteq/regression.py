@@ -18,13 +18,8 @@ from zoo.errors import ConfigError
 from zoo.humans.arteq import figures
 from zoo.humans.arteq.losses import BodyState, LossWeights, losses, total
 from zoo.humans.arteq.network import NUM_PARTS, ArtEqOutput
-from zoo.humans.arteq.parts import (
-    EMPTY_PARTS,
-    body_rotations,
-    estimate_translation,
-    global_rotations,
-    part_labels,
-)
+from zoo.humans.arteq.parts import EMPTY_PARTS, body_rotations, global_rotations
+from zoo.humans.arteq.registration import Registered, Registration
 from zoo.humans.arteq.scans import read_points, write_prediction
 from zoo.humans.body import Body, load_body
 from zoo.humans.metrics import MeanPointError
@@ -66,7 +61,8 @@ def thin_body(body: Body, step: int) -> Body:
 class CloudRegression(ZooModule):
     """Losses, metrics and files of a network that gives `ArtEqOutput`.
 
-    What training is to do stands in the hyper-parameters, see `zoo.humans.arteq.module.ArtEq`.
+    What training is to do stands in the hyper-parameters, see `zoo.humans.arteq.module.ArtEq`, and `refine`, the
+    rounds of `zoo.humans.arteq.registration.Registration` that evaluation puts after the network.
 
     Args:
         network: takes points (B, N, 3) and, optionally, a segmentation to gather features with.
@@ -116,6 +112,23 @@ class CloudRegression(ZooModule):
         output: ArtEqOutput = self.network(points)
         return output
 
+    @torch.no_grad()
+    def register(self, points: Tensor, found: ArtEqOutput, rounds: int) -> Registered:
+        """Bodies that the network found, brought to their clouds (B, N, 3) in so many rounds; 0 only places them."""
+        registration = Registration(self.body.to(points.device))
+        inputs = (points, found.segmentation, found.pose, found.betas)
+        # A few at a time: derivatives of all points are large.
+        chunks = zip(*(tensor.split(8) for tensor in inputs), strict=True)
+        parts = [registration(a, b, c, d, rounds) for a, b, c, d in chunks]
+        return Registered(*map(torch.cat, zip(*parts, strict=True)))
+
+    def _found(self, points: Tensor) -> FoundBodies:
+        output = self(points)
+        pose, betas = output.pose, output.betas
+        if self.hparams["refine"]:
+            pose, betas, _ = self.register(points, output, self.hparams["refine"])
+        return {"pose": pose, "betas": betas, "segmentation": output.segmentation}
+
     def _state(self, body: Body, rotations: Tensor, betas: Tensor) -> BodyState:
         """The body with the parts' rotations (B, 22, 3, 3)."""
         local = body_rotations(rotations)
@@ -163,9 +176,9 @@ class CloudRegression(ZooModule):
                 torch.nan_to_num_(parameter.grad, nan=0.0, posinf=0.0, neginf=0.0)
 
     def _evaluate(self, batch: CloudBatch, metrics: nn.ModuleDict, prefix: str) -> FoundBodies:
-        output = self(batch["points"])
-        found, truth = self._state(self.body, output.pose, output.betas), self._truth(self.body, batch)
-        right = (output.segmentation.argmax(-1) == batch["labels"]).float().mean(1)
+        bodies = self._found(batch["points"])
+        found, truth = self._state(self.body, bodies["pose"], bodies["betas"]), self._truth(self.body, batch)
+        right = (bodies["segmentation"].argmax(-1) == batch["labels"]).float().mean(1)
         for number, condition in enumerate(CONDITIONS):
             rows, suffix = batch["condition"] == number, f"_{condition}" if condition else ""
             if not bool(rows.any()):
@@ -175,7 +188,7 @@ class CloudRegression(ZooModule):
             metrics[f"part_accuracy{suffix}"].update(right[rows])  # type: ignore[operator]
             names = [f"{name}{suffix}" for name in ("v2v", "mpjpe", "part_accuracy")]
             self.log_dict({f"{prefix}/{name}": metrics[name] for name in names}, batch_size=int(rows.sum()))  # type: ignore[misc]
-        return {"pose": output.pose, "betas": output.betas, "segmentation": output.segmentation}
+        return bodies
 
     def validation_step(self, batch: CloudBatch, batch_idx: int) -> None:
         """Errors of vertices, joints and parts."""
@@ -187,8 +200,7 @@ class CloudRegression(ZooModule):
 
     def predict_step(self, batch: CloudBatch, batch_idx: int) -> FoundBodies:
         """Bodies."""
-        output = self(batch["points"])
-        return {"pose": output.pose, "betas": output.betas, "segmentation": output.segmentation}
+        return self._found(batch["points"])
 
     def configure_optimizers(self) -> Any:
         """Adam, at a constant rate (the paper's), or up in the first tenth of the steps and down a cosine."""
@@ -227,7 +239,9 @@ class CloudRegression(ZooModule):
         return {"clouds": drawn}
 
     @torch.no_grad()
-    def predict_file(self, input: Path, output: Path, points: int | None = None, seed: int = 0) -> dict[str, Any]:
+    def predict_file(
+        self, input: Path, output: Path, points: int | None = None, seed: int = 0, refine: int = 10
+    ) -> dict[str, Any]:
         """Finds the body in a scan of a person, in metres, wherever it stands and however it lies.
 
         Args:
@@ -236,6 +250,7 @@ class CloudRegression(ZooModule):
                 and translation, ``<output>.parts.ply`` the points coloured by their parts.
             points: at most so many are used; None for the model's ``scan_points``.
             seed: of their choice.
+            refine: rounds of registration after the network; 0 for what it found alone.
 
         Raises:
             DataError: the input can't be read or has too few points, or the output's suffix is none of these.
@@ -244,13 +259,12 @@ class CloudRegression(ZooModule):
         cloud = torch.from_numpy(read_points(input, count, seed)).to(self.device)
         centre = cloud.mean(0)
         found = self((cloud - centre)[None])
-        state = self._state(self.body, found.pose, found.betas)
-        labels = part_labels(self.body.lbs_weights).to(cloud.device)
-        translation = estimate_translation(cloud[None], found.segmentation, state.vertices, labels)
-        local = rotmat_to_rotvec(body_rotations(found.pose)).flatten(1)
+        rotations, betas, shift = self.register((cloud - centre)[None], found, refine)
+        state, translation = self._state(self.body, rotations, betas), shift + centre
+        local = rotmat_to_rotvec(body_rotations(rotations)).flatten(1)
         numbers = {
             "pose": local[0].tolist(),
-            "betas": found.betas[0].tolist(),
+            "betas": betas[0].tolist(),
             "translation": translation[0].tolist(),
             "joints": (state.joints + translation.unsqueeze(1))[0].tolist(),
         }
