@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pytest
+import roma
 import torch
 from torch import Tensor
 
 import zoo
 from zoo.data.body_clouds import BodyClouds, CloudBatch
 from zoo.humans.arteq import registration
+from zoo.humans.arteq.network import ArtEqOutput
 from zoo.humans.arteq.parts import global_rotations
 from zoo.humans.arteq.registration import Registration
 from zoo.humans.arteq.regression import CloudRegression
@@ -23,7 +25,7 @@ def body() -> Body:
 
 @pytest.fixture(scope="module")
 def batch() -> CloudBatch:
-    found: CloudBatch = next(iter(BodyClouds(points=256, test_size=2, batch_size=4).test_dataloader()))
+    found: CloudBatch = next(iter(BodyClouds(points=256, test_size=2, batch_size=4, mocap=0.0).test_dataloader()))
     return found
 
 
@@ -99,7 +101,7 @@ def test_what_is_turned_and_moved_is_found_turned_and_moved(body: Body) -> None:
 def test_shipped_weights_are_refined(batch: CloudBatch) -> None:
     module = zoo.load_pretrained("humans/arteq-standin")
     assert isinstance(module, CloudRegression)
-    module.hparams["refine"] = 5
+    module.hparams.update(refine=5)
     truth = module._truth(module.body, batch)
     output = module(batch["points"])
     refined = module.predict_step(batch, 0)
@@ -113,3 +115,29 @@ def test_shipped_weights_are_refined(batch: CloudBatch) -> None:
     # Nothing of the network's shape survives: it is the registration that finds it.
     shapes = [(betas - truth.betas)[near].square().mean() for betas in (output.betas, refined["betas"])]
     assert shapes[1] < shapes[0]
+
+
+@torch.no_grad()
+def test_the_view_that_fits_best_is_kept(body: Body) -> None:
+    """A network that sees the right body only when the cloud is not as it was given."""
+    rotations, betas = person(4)
+    register = Registration(body, 8)
+    points = register.surface(rotations, betas).vertices[:, ::3]
+    parts, seen = register.parts[::3][None], []
+
+    def network(cloud: Tensor) -> ArtEqOutput:
+        turn = roma.rigid_points_registration(points[0], cloud[0])[0]
+        seen.append(turn)
+        wrong = rotvec_to_rotmat(torch.tensor([0.0, 0.0, 3.1 if len(seen) == 1 else 0.05]).double())
+        return ArtEqOutput(parts, turn @ wrong @ rotations, betas, parts.log())
+
+    one, _ = register.best_of_views(network, points, 3, 1)
+    assert len(seen) == 1
+    seen.clear()
+    best, segmentation = register.best_of_views(network, points, 3, 3)
+    assert torch.equal(segmentation, parts)
+    assert torch.allclose(seen[0], torch.eye(3).double(), atol=1e-6)
+    assert all((turn - torch.eye(3)).norm() > 0.1 for turn in seen[1:])
+    errors = [(found.rotations - rotations).norm() for found in (one, best)]
+    assert errors[0] > 3.0
+    assert errors[1] < 0.3

@@ -8,6 +8,7 @@ usual behind such networks (point to plane: Chen and Medioni, 1992), and works w
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zoo.humans.arteq.network import NUM_PARTS, PARENTS
+from zoo.humans.arteq.network import NUM_PARTS, PARENTS, ArtEqOutput
 from zoo.humans.arteq.parts import (
     body_rotations,
     estimate_translation,
@@ -37,6 +38,8 @@ _SLIDING = 0.2
 # Square metres: what one unit of shape, and a radian that a joint turns in a round, cost beside the mean squared error.
 _PER_SHAPE, _PER_TURN = 1e-5, 1e-4
 _DAMPING = 1e-2
+# Of several views: rounds for each before one is chosen, and the metres beyond which a point is as bad as any.
+_FEW_ROUNDS, _FAR = 5, 0.2
 
 
 class Registered(NamedTuple):
@@ -112,6 +115,38 @@ class Registration:
             rotations = _turned(rotations, turns.unflatten(1, (NUM_PARTS, 3)))
             betas, translation = betas + shape, translation + shift
         return Registered(rotations, betas, translation)
+
+    @torch.no_grad()
+    def best_of_views(
+        self, network: Callable[[Tensor], ArtEqOutput], points: Tensor, rounds: int, views: int
+    ) -> tuple[Registered, Tensor]:
+        """What a network finds in clouds (B, N, 3), registered, and its segmentation (B, N, 22).
+
+        Args:
+            network: from points to bodies.
+            points: metres.
+            rounds: of the registration that is kept.
+            views: how many rotations of the cloud the network sees. Each body found is registered in a few rounds,
+                and that which comes nearest to the points is kept: a body that the network found lying the wrong way
+                round rarely is so in all.
+        """
+        random = torch.Generator().manual_seed(0)
+        quaternions = F.normalize(torch.randn(views, 4, generator=random), dim=-1).to(points)
+        turns = torch.eye(3).to(points).unsqueeze(0)
+        turns = torch.cat([turns, roma.unitquat_to_rotmat(quaternions[1:])])
+        candidates: list[tuple[Tensor, ...]] = []
+        for turn in turns:
+            found = network(points @ turn.T)
+            pose, betas, segmentation = turn.T @ found.pose, found.betas, found.segmentation
+            if views == 1:
+                return self(points, segmentation, pose, betas, rounds), segmentation
+            pose, betas, translation = self(points, segmentation, pose, betas, _FEW_ROUNDS)
+            vertices = self.surface(pose, betas).vertices + translation.unsqueeze(1)
+            far = torch.cdist(points, vertices).amin(2).clamp_max(_FAR).mean(1)
+            candidates.append((far, pose, betas, segmentation))
+        far, *others = (torch.stack(values, 1) for values in zip(*candidates, strict=True))  # (B, views, ...)
+        pose, betas, segmentation = (values[torch.arange(len(points)), far.argmin(1)] for values in others)
+        return self(points, segmentation, pose, betas, rounds), segmentation
 
     def surface(self, rotations: Tensor, betas: Tensor) -> _Surface:
         """The body of the parts' rotations (B, 22, 3, 3) and betas (B, S)."""

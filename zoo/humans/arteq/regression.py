@@ -61,8 +61,8 @@ def thin_body(body: Body, step: int) -> Body:
 class CloudRegression(ZooModule):
     """Losses, metrics and files of a network that gives `ArtEqOutput`.
 
-    What training is to do stands in the hyper-parameters, see `zoo.humans.arteq.module.ArtEq`, and `refine`, the
-    rounds of `zoo.humans.arteq.registration.Registration` that evaluation puts after the network.
+    What training is to do stands in the hyper-parameters, see `zoo.humans.arteq.module.ArtEq`, and `refine`
+    and `views`, the registration that evaluation puts after the network.
 
     Args:
         network: takes points (B, N, 3) and, optionally, a segmentation to gather features with.
@@ -113,21 +113,28 @@ class CloudRegression(ZooModule):
         return output
 
     @torch.no_grad()
-    def register(self, points: Tensor, found: ArtEqOutput, rounds: int) -> Registered:
-        """Bodies that the network found, brought to their clouds (B, N, 3) in so many rounds; 0 only places them."""
+    def fit(self, points: Tensor, rounds: int = 10, views: int = 6) -> tuple[Registered, Tensor]:
+        """Bodies in clouds (B, N, 3), registered to them, and the probability (B, N, 22) of each part.
+
+        Args:
+            points: metres, about the origin.
+            rounds: of registration; 0 only places what the network finds.
+            views: rotations of the clouds that the network sees, see
+                `zoo.humans.arteq.registration.Registration.best_of_views`.
+        """
         registration = Registration(self.body.to(points.device))
-        inputs = (points, found.segmentation, found.pose, found.betas)
         # A few at a time: derivatives of all points are large.
-        chunks = zip(*(tensor.split(8) for tensor in inputs), strict=True)
-        parts = [registration(a, b, c, d, rounds) for a, b, c, d in chunks]
-        return Registered(*map(torch.cat, zip(*parts, strict=True)))
+        parts = [registration.best_of_views(self, chunk, rounds, views) for chunk in points.split(8)]
+        bodies, segmentations = zip(*parts, strict=True)
+        return Registered(*map(torch.cat, zip(*bodies, strict=True))), torch.cat(segmentations)
 
     def _found(self, points: Tensor) -> FoundBodies:
-        output = self(points)
-        pose, betas = output.pose, output.betas
-        if self.hparams["refine"]:
-            pose, betas, _ = self.register(points, output, self.hparams["refine"])
-        return {"pose": pose, "betas": betas, "segmentation": output.segmentation}
+        rounds, views = self.hparams["refine"], self.hparams["views"]
+        if not rounds:
+            output = self(points)
+            return {"pose": output.pose, "betas": output.betas, "segmentation": output.segmentation}
+        bodies, segmentation = self.fit(points, rounds, views)
+        return {"pose": bodies.rotations, "betas": bodies.betas, "segmentation": segmentation}
 
     def _state(self, body: Body, rotations: Tensor, betas: Tensor) -> BodyState:
         """The body with the parts' rotations (B, 22, 3, 3)."""
@@ -240,7 +247,13 @@ class CloudRegression(ZooModule):
 
     @torch.no_grad()
     def predict_file(
-        self, input: Path, output: Path, points: int | None = None, seed: int = 0, refine: int = 10
+        self,
+        input: Path,
+        output: Path,
+        points: int | None = None,
+        seed: int = 0,
+        refine: int = 10,
+        views: int = 6,
     ) -> dict[str, Any]:
         """Finds the body in a scan of a person, in metres, wherever it stands and however it lies.
 
@@ -250,7 +263,8 @@ class CloudRegression(ZooModule):
                 and translation, ``<output>.parts.ply`` the points coloured by their parts.
             points: at most so many are used; None for the model's ``scan_points``.
             seed: of their choice.
-            refine: rounds of registration after the network; 0 for what it found alone.
+            refine: rounds of registration after the network; 0, with one view, for what it found alone.
+            views: rotations of the scan that the network sees, of which the body that fits best is kept.
 
         Raises:
             DataError: the input can't be read or has too few points, or the output's suffix is none of these.
@@ -258,8 +272,7 @@ class CloudRegression(ZooModule):
         count = self.hparams["scan_points"] if points is None else points
         cloud = torch.from_numpy(read_points(input, count, seed)).to(self.device)
         centre = cloud.mean(0)
-        found = self((cloud - centre)[None])
-        rotations, betas, shift = self.register((cloud - centre)[None], found, refine)
+        (rotations, betas, shift), segmentation = self.fit((cloud - centre)[None], refine, views)
         state, translation = self._state(self.body, rotations, betas), shift + centre
         local = rotmat_to_rotvec(body_rotations(rotations)).flatten(1)
         numbers = {
@@ -269,7 +282,7 @@ class CloudRegression(ZooModule):
             "joints": (state.joints + translation.unsqueeze(1))[0].tolist(),
         }
         vertices = (state.vertices + translation.unsqueeze(1))[0].cpu().numpy()
-        parts = found.segmentation[0].argmax(-1).cpu().numpy()
+        parts = segmentation[0].argmax(-1).cpu().numpy()
         colours = figures.part_colours(parts)
         written = write_prediction(
             output, vertices, self.body.faces.cpu().numpy(), numbers, cloud.cpu().numpy(), colours
