@@ -6,61 +6,112 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import OmegaConf
 
 from tools.benchmark.report import Report
-from zoo.config import compose
+from zoo.config import compose, compose_run
 from zoo.data.body_clouds import CONDITIONS
-from zoo.engine.run import train
+from zoo.engine.run import evaluate, train
+from zoo.engine.run_folder import RunFolder
+from zoo.errors import ConfigError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 QUIET = ("callbacks.progress_bar=null", "callbacks.rich_model_summary=null", "logger={csv: {}}")
 _AUGMENTED = {"haar": "SO(3) augmentation", "none": "no augmentation"}
+_PARTS = {"ArtEq": "model", "PointNet": "rival"}
 
 
-def run(seeds: int = 3, epochs: int | None = None, bodies: int | None = None, folder: str | None = None) -> Report:
+def run(
+    seeds: int = 3,
+    epochs: int | None = None,
+    plain_epochs: int | None = None,
+    bodies: int | None = None,
+    rounds: int = 10,
+    folder: str | None = None,
+) -> Report:
     """Trains the config ``humans/arteq`` with its rival, augmented and not.
 
     Args:
         seeds: runs of each, with seeds 0, 1, ...
-        epochs, bodies: of each training; None for the config's.
-        folder: where the runs are kept, as ``model-<rotation>-<seed>`` and ``rival-...``; None to keep none.
+        epochs: of each training; None for the config's.
+        plain_epochs: of those without augmentation; None for as many as with it.
+        bodies: of each epoch; None for the config's.
+        rounds: of registration behind either network, for further columns; 0 for none.
+        folder: where the runs are kept, as ``model-<rotation>-<seed>`` and ``rival-...``; those that it has are
+            not trained again, and one that was interrupted goes on. None to keep none.
     """
-    changes = [
-        *([f"trainer.max_epochs={epochs}"] if epochs is not None else []),
-        *([f"data.bodies={bodies}"] if bodies is not None else []),
-    ]
     report = Report(f"V2V in cm and part accuracy, mean over {seeds} seeds", f"PointNet, {_AUGMENTED['haar']}")
-    for rotation, label in _AUGMENTED.items():
-        for name, part in (("ArtEq", "model"), ("PointNet", "rival")):
-            summaries = [
-                _train([*changes, f"data.rotation={rotation}", f"seed={seed}"], part, folder) for seed in range(seeds)
-            ]
-            report.rows[f"{name}, {label}"] = _row(summaries)
-            rotated = ", ".join(f"{summary['metrics']['test/v2v_rotated']:.3g}" for summary in summaries)
-            report.notes.append(f"{name}, {label}: V2V under rotations of each seed {rotated} cm")
-    report.notes.append("minutes of processor time, with the evaluation")
+    with tempfile.TemporaryDirectory() as temporary:
+        results: dict[str, list[dict[str, Any]]] = {}
+        for seed in range(seeds):
+            for rotation, label in _AUGMENTED.items():
+                steps = epochs if rotation == "haar" or plain_epochs is None else plain_epochs
+                changes = [
+                    *([f"trainer.max_epochs={steps}"] if steps is not None else []),
+                    *([f"data.bodies={bodies}"] if bodies is not None else []),
+                    *(f"data.rotation={rotation}", f"seed={seed}"),
+                ]
+                for name, part in _PARTS.items():
+                    path = Path(folder or temporary, f"{part}-{rotation}-{seed}")
+                    results.setdefault(f"{name}, {label}", []).append(_result(changes, part, path, rounds))
+    for name, summaries in results.items():
+        report.rows[name] = _row(summaries)
+        for condition in ("rotated", "wide"):
+            each = ", ".join(f"{summary['metrics'][f'test/v2v_{condition}']:.3g}" for summary in summaries)
+            report.notes.append(f"{name}: V2V {condition} of each seed {each} cm")
+    report.notes.append("minutes of processor time, with the evaluation; of an interrupted run, of its last part")
     return report
 
 
 def _row(summaries: list[dict[str, Any]]) -> dict[str, float]:
-    def mean(metric: str) -> float:
-        return statistics.mean(summary["metrics"][f"test/{metric}"] for summary in summaries)
+    def mean(key: str, metric: str) -> float:
+        return statistics.mean(summary[key][f"test/{metric}"] for summary in summaries)
 
     row: dict[str, float] = {}
     for condition in CONDITIONS:
         label, suffix = condition.replace("_", ", ") or "upright", f"_{condition}" if condition else ""
-        row[f"V2V {label}"] = mean(f"v2v{suffix}")
-        row[f"parts {label}"] = mean(f"part_accuracy{suffix}")
+        row[f"V2V {label}"] = mean("metrics", f"v2v{suffix}")
+        row[f"parts {label}"] = mean("metrics", f"part_accuracy{suffix}")
+        if "refined" in summaries[0]:
+            row[f"refined {label}"] = mean("refined", f"v2v{suffix}")
     row["minutes"] = statistics.mean(summary["processor_s"] for summary in summaries) / 60
     row["parameters"] = summaries[0]["parameters"]
     return row
 
 
-def _train(overrides: list[str], part: str, folder: str | None) -> dict[str, Any]:
-    """Trains the config's model, or its rival, alone."""
-    with tempfile.TemporaryDirectory() as temporary:
-        name = "-".join([part, *(change.rpartition("=")[2] for change in overrides[-2:])])
-        config = compose("humans/arteq", [*QUIET, *overrides, f"run_dir={Path(folder or temporary) / name}"])
-        config.model, config.rival = config[part], None
+def _result(changes: list[str], part: str, path: Path, rounds: int) -> dict[str, Any]:
+    """The summary of a training in `path`, and the test with registration under ``"refined"``."""
+    config = _of_part(compose("humans/arteq", [*QUIET, *changes, f"run_dir={path}"]), part)
+    summary = _trained(config, RunFolder(path))
+    if rounds:
+        again = RunFolder(path / f"refined-{rounds}")
+        if not again.summary.is_file():
+            changes = [*QUIET, *changes, f"run_dir={again.path}", "callbacks.test_figures=null"]
+            config = compose("humans/arteq", [*changes, f"model.refine={rounds}", f"rival.refine={rounds}"])
+            evaluate(_of_part(config, part), str(path))
+        summary["refined"] = again.read_summary()["metrics"]
+    return summary
+
+
+def _of_part(config: DictConfig, part: str) -> DictConfig:
+    config.model, config.rival = config[part], None
+    return config
+
+
+def _trained(config: DictConfig, run: RunFolder) -> dict[str, Any]:
+    """The summary of the config's run, trained now unless it was before."""
+    begun = run.config.exists()
+    if begun:
+        before = compose_run(run.path, [])
+        for key in ("seed", "model", "data", "trainer"):
+            if OmegaConf.to_container(before, resolve=True)[key] != OmegaConf.to_container(config, resolve=True)[key]:  # type: ignore[index,call-overload]
+                raise ConfigError(f"{run.path} holds a run of another {key}: give another folder, or delete it.")
+    if not run.summary.is_file():
         start = time.process_time()
-        return {**train(config), "processor_s": time.process_time() - start}
+        summary = train(config, resume=begun)
+        run.write_summary({**summary, "processor_s": time.process_time() - start})
+    return run.read_summary()

@@ -73,6 +73,13 @@ def _estimates(module: CloudRegression) -> Iterator[tuple[str, Estimate]]:
     def posed(batch: CloudBatch, truth: BodyState) -> tuple[Tensor, Tensor]:
         return truth.rotations, found(batch, truth)[1]
 
+    def registered(batch: CloudBatch, truth: BodyState) -> tuple[Tensor, Tensor]:
+        bodies, _ = module.fit(batch["points"], rounds=10, views=1)
+        return bodies.rotations, bodies.betas
+
+    def shaped_by_registration(batch: CloudBatch, truth: BodyState) -> tuple[Tensor, Tensor]:
+        return truth.rotations, registered(batch, truth)[1]
+
     def mean_pose(batch: CloudBatch, truth: BodyState) -> tuple[Tensor, Tensor]:
         pose, _ = draw_bodies(4000, np.random.default_rng([11, 0]), 0.25)
         mean = roma.special_procrustes(rotvec_to_rotmat(pose.unflatten(1, (-1, 3))).mean(0))
@@ -96,6 +103,8 @@ def _estimates(module: CloudRegression) -> Iterator[tuple[str, Estimate]]:
     yield "... with true orientation", oriented
     yield "... with true betas", shaped
     yield "... with true rotations", posed
+    yield "... registered", registered
+    yield "... registered, with true rotations", shaped_by_registration
     yield "training's mean pose, true orientation and betas", mean_pose
     yield "truth, but betas of zero", shapeless
     yield "truth, each part turned by 10 degrees", turned(10.0)

@@ -29,6 +29,8 @@ class ArtEq(CloudRegression):
         gender: of the body.
         scan_points: how many points of a scan prediction takes, unless told otherwise; best about as many as in
             training, where neighbours lie as far apart.
+        refine, views: rounds of registration after the network in validation and test, and how many rotations of the
+            cloud it then sees, see `CloudRegression.fit`; prediction of files has its own. 0 rounds: the network alone.
     """
 
     network: ArtEqNetwork
@@ -66,6 +68,8 @@ class ArtEq(CloudRegression):
         body: str | None = None,
         gender: str = "neutral",
         scan_points: int = 5000,
+        refine: int = 0,
+        views: int = 1,
     ) -> None:
         weights = LossWeights(
             segmentation_weight,

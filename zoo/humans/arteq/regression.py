@@ -18,13 +18,8 @@ from zoo.errors import ConfigError
 from zoo.humans.arteq import figures
 from zoo.humans.arteq.losses import BodyState, LossWeights, losses, total
 from zoo.humans.arteq.network import NUM_PARTS, ArtEqOutput
-from zoo.humans.arteq.parts import (
-    EMPTY_PARTS,
-    body_rotations,
-    estimate_translation,
-    global_rotations,
-    part_labels,
-)
+from zoo.humans.arteq.parts import EMPTY_PARTS, body_rotations, global_rotations
+from zoo.humans.arteq.registration import Registered, Registration
 from zoo.humans.arteq.scans import read_points, write_prediction
 from zoo.humans.body import Body, load_body
 from zoo.humans.metrics import MeanPointError
@@ -66,7 +61,8 @@ def thin_body(body: Body, step: int) -> Body:
 class CloudRegression(ZooModule):
     """Losses, metrics and files of a network that gives `ArtEqOutput`.
 
-    What training is to do stands in the hyper-parameters, see `zoo.humans.arteq.module.ArtEq`.
+    What training is to do stands in the hyper-parameters, see `zoo.humans.arteq.module.ArtEq`, and `refine`
+    and `views`, the registration that evaluation puts after the network.
 
     Args:
         network: takes points (B, N, 3) and, optionally, a segmentation to gather features with.
@@ -116,6 +112,32 @@ class CloudRegression(ZooModule):
         output: ArtEqOutput = self.network(points)
         return output
 
+    @torch.no_grad()
+    def fit(self, points: Tensor, rounds: int = 10, views: int = 6) -> tuple[Registered, Tensor]:
+        """Bodies in clouds (B, N, 3), registered to them, and the probability (B, N, 22) of each part.
+
+        Args:
+            points: metres, about the origin.
+            rounds: of registration; 0 only places what the network finds.
+            views: rotations of the clouds that the network sees, see
+                `zoo.humans.arteq.registration.Registration.best_of_views`.
+        """
+        registration = Registration(self.body.to(points.device))
+        # A few at a time: derivatives of all points are large.
+        parts = [registration.best_of_views(self, chunk, rounds, views) for chunk in points.split(8)]
+        bodies, segmentations = zip(*parts, strict=True)
+        return Registered(*map(torch.cat, zip(*bodies, strict=True))), torch.cat(segmentations)
+
+    def _found(self, points: Tensor) -> FoundBodies:
+        """What errors, pictures and files are made of: in single precision, whatever the network ran in."""
+        rounds, views = self.hparams["refine"], self.hparams["views"]
+        if not rounds:
+            output = self(points)
+            pose, betas, segmentation = (x.float() for x in (output.pose, output.betas, output.segmentation))
+            return {"pose": pose, "betas": betas, "segmentation": segmentation}
+        bodies, segmentation = self.fit(points, rounds, views)
+        return {"pose": bodies.rotations, "betas": bodies.betas, "segmentation": segmentation}
+
     def _state(self, body: Body, rotations: Tensor, betas: Tensor) -> BodyState:
         """The body with the parts' rotations (B, 22, 3, 3)."""
         local = body_rotations(rotations)
@@ -163,9 +185,9 @@ class CloudRegression(ZooModule):
                 torch.nan_to_num_(parameter.grad, nan=0.0, posinf=0.0, neginf=0.0)
 
     def _evaluate(self, batch: CloudBatch, metrics: nn.ModuleDict) -> FoundBodies:
-        output = self(batch["points"])
-        found, truth = self._state(self.body, output.pose, output.betas), self._truth(self.body, batch)
-        right = (output.segmentation.argmax(-1) == batch["labels"]).float().mean(1)
+        bodies = self._found(batch["points"])
+        found, truth = self._state(self.body, bodies["pose"], bodies["betas"]), self._truth(self.body, batch)
+        right = (bodies["segmentation"].argmax(-1) == batch["labels"]).float().mean(1)
         for number, condition in enumerate(CONDITIONS):
             rows, suffix = batch["condition"] == number, f"_{condition}" if condition else ""
             if not bool(rows.any()):
@@ -173,7 +195,7 @@ class CloudRegression(ZooModule):
             metrics[f"v2v{suffix}"].update(found.vertices[rows], truth.vertices[rows])  # type: ignore[operator]
             metrics[f"mpjpe{suffix}"].update(found.joints[rows], truth.joints[rows])  # type: ignore[operator]
             metrics[f"part_accuracy{suffix}"].update(right[rows])  # type: ignore[operator]
-        return _found(output)
+        return bodies
 
     def validation_step(self, batch: CloudBatch, batch_idx: int) -> None:
         """Errors of vertices, joints and parts."""
@@ -193,8 +215,7 @@ class CloudRegression(ZooModule):
 
     def predict_step(self, batch: CloudBatch, batch_idx: int) -> FoundBodies:
         """Bodies."""
-        output = self(batch["points"])
-        return _found(output)
+        return self._found(batch["points"])
 
     def configure_optimizers(self) -> Any:
         """Adam, at a constant rate (the paper's), or up in the first tenth of the steps and down a cosine."""
@@ -235,7 +256,15 @@ class CloudRegression(ZooModule):
         return {"clouds": drawn}
 
     @torch.no_grad()
-    def predict_file(self, input: Path, output: Path, points: int | None = None, seed: int = 0) -> dict[str, Any]:
+    def predict_file(
+        self,
+        input: Path,
+        output: Path,
+        points: int | None = None,
+        seed: int = 0,
+        refine: int = 10,
+        views: int = 6,
+    ) -> dict[str, Any]:
         """Finds the body in a scan of a person, in metres, wherever it stands and however it lies.
 
         Args:
@@ -244,6 +273,8 @@ class CloudRegression(ZooModule):
                 and translation, ``<output>.parts.ply`` the points coloured by their parts.
             points: at most so many are used; None for the model's ``scan_points``.
             seed: of their choice.
+            refine: rounds of registration after the network; 0, with one view, for what it found alone.
+            views: rotations of the scan that the network sees, of which the body that fits best is kept.
 
         Raises:
             DataError: the input can't be read or has too few points, or the output's suffix is none of these.
@@ -251,30 +282,19 @@ class CloudRegression(ZooModule):
         count = self.hparams["scan_points"] if points is None else points
         cloud = torch.from_numpy(read_points(input, count, seed)).to(self.device)
         centre = cloud.mean(0)
-        found = self((cloud - centre)[None])
-        state = self._state(self.body, found.pose, found.betas)
-        labels = part_labels(self.body.lbs_weights).to(cloud.device)
-        translation = estimate_translation(cloud[None], found.segmentation, state.vertices, labels)
-        local = rotmat_to_rotvec(body_rotations(found.pose)).flatten(1)
+        (rotations, betas, shift), segmentation = self.fit((cloud - centre)[None], refine, views)
+        state, translation = self._state(self.body, rotations, betas), shift + centre
+        local = rotmat_to_rotvec(body_rotations(rotations)).flatten(1)
         numbers = {
             "pose": local[0].tolist(),
-            "betas": found.betas[0].tolist(),
+            "betas": betas[0].tolist(),
             "translation": translation[0].tolist(),
             "joints": (state.joints + translation.unsqueeze(1))[0].tolist(),
         }
         vertices = (state.vertices + translation.unsqueeze(1))[0].cpu().numpy()
-        parts = found.segmentation[0].argmax(-1).cpu().numpy()
+        parts = segmentation[0].argmax(-1).cpu().numpy()
         colours = figures.part_colours(parts)
         written = write_prediction(
             output, vertices, self.body.faces.cpu().numpy(), numbers, cloud.cpu().numpy(), colours
         )
         return {"points": len(cloud), "written": ", ".join(map(str, written))}
-
-
-def _found(output: ArtEqOutput) -> FoundBodies:
-    """What pictures and files are made of: single precision, whatever the network ran in."""
-    return {
-        "pose": output.pose.float(),
-        "betas": output.betas.float(),
-        "segmentation": output.segmentation.float(),
-    }

@@ -17,7 +17,7 @@ class PointNetRegression(CloudRegression):
             `zoo.humans.pointnet.network.PointNet`.
         lr, schedule, segmentation_warmup, first_pose_only, train_feet, segmentation_weight, rotations_weight,
             betas_weight, joints_weight, vertices_weight, normals_weight, markers_weight, centroids_weight, markers,
-            vertex_step, body, gender, scan_points: see `zoo.humans.arteq.module.ArtEq`.
+            vertex_step, body, gender, scan_points, refine, views: see `zoo.humans.arteq.module.ArtEq`.
     """
 
     network: PointNet
@@ -47,6 +47,8 @@ class PointNetRegression(CloudRegression):
         body: str | None = None,
         gender: str = "neutral",
         scan_points: int = 5000,
+        refine: int = 0,
+        views: int = 1,
     ) -> None:
         weights = LossWeights(
             segmentation_weight,
