@@ -6,6 +6,7 @@ import inspect
 import json
 import math
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -77,9 +78,13 @@ def test_a_model_is_whole(name: str, tmp_path: Path) -> None:
     state = module.network.state_dict()
     assert all(torch.equal(tensor, state[key]) for key, tensor in again.network.state_dict().items())
     assert first_line(card_path(name)), "the card has no first line"
-    used = {str(entry.name) for config in list_configs() for entry in entries(config)}
-    assert name in used, "no config trains it"
+    assert name in trained(), "no config trains it"
     assert "output" in inspect.signature(type(module).predict_file).parameters  # type: ignore[attr-defined]
+
+
+@cache
+def trained() -> frozenset[str]:
+    return frozenset(str(entry.name) for config in list_configs() for entry in entries(config))
 
 
 def entries(config: str) -> list[Any]:

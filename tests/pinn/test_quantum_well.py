@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 import zoo
-from tests.pinn.goldens import KEYS, goldens
+from tests.pinn.goldens import goldens
 from zoo import weights
 from zoo.config import compose, compose_run
 from zoo.data.potentials import QuadratureBatch, gauss_legendre
@@ -34,8 +34,12 @@ def batch(nodes: int = 64) -> QuadratureBatch:
     return {"node": node, "weight": weight, "point": torch.linspace(0, 1, 101, dtype=torch.float64)}
 
 
+# One well of each kind; the direct solver is held to all of them (test_reference.py).
+TRAINED = ["infinite_L1.0", "finite_V20_L1.0_D5.0", "barrier_V20_w0.3333_D1.0"]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("key", TRAINED)
 def test_goldens_are_reached(in_tmp: Path, key: str) -> None:
     """Relative energy error 1e-7 and L2 error 1e-4 of all golden states within 6 epochs."""
     golden = goldens()[key]
