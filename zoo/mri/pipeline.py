@@ -83,9 +83,19 @@ def compress_coils(kspace: Tensor, coils: int) -> Tensor:
     return (vectors[:, -coils:].flip(1).mH @ flat).view(coils, *kspace.shape[1:])
 
 
-def as_batch(prepared: PreparedSlice, device: torch.device | str = "cpu") -> dict[str, Tensor]:
-    """A batch of one slice."""
-    return {key: value.unsqueeze(0).to(device) for key, value in prepared.items() if isinstance(value, Tensor)}
+def as_batch(
+    prepared: PreparedSlice, device: torch.device | str = "cpu", noise: float | None = None
+) -> dict[str, Tensor]:
+    """A batch of one slice.
+
+    Args:
+        prepared: the slice.
+        device: where the batch is to be.
+        noise: see `RawSlice`; NaN in the batch if nobody knows.
+    """
+    batch = {key: value.unsqueeze(0).to(device) for key, value in prepared.items() if isinstance(value, Tensor)}
+    unknown = float("nan") if noise is None else noise
+    return {**batch, "noise": unknown / batch["scaling_factor"]}
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,7 @@ def predict_volume(
         raw = volume.read(index)
         kspace, padding = preparation.clean(RawSlice(raw.kspace, mask.mask, raw.unmeasured))
         sample = preparation(kspace, padding, mask, volume.crop())
-        batch: Any = as_batch(sample, module.device)
+        batch: Any = as_batch(sample, module.device, raw.noise)
         with torch.no_grad():
             image = module(batch) if refinement is None else module.magnitude(refinement(module, batch), batch)
             image = image * batch["scaling_factor"]
