@@ -51,9 +51,10 @@ def test_finished_runs_are_kept_and_interrupted_ones_go_on(
     report = arteq.run(seeds=2, **options)
     again = [(name, rotation, 1, epochs, False) for name, rotation, _, epochs, _ in first]
     assert trained == [("humans/pointnet", "none", 0, 2, True), *again]
-    assert len(report.rows) == 4
-    row = report.rows["ArtEq, SO(3) augmentation"]
-    assert (row["V2V upright"], row["V2V wide"], row["refined wide"], row["parameters"]) == (0.5, 1.0, 0.5, 5)
+    assert len(report.rows) == 8
+    row, registered = (report.rows[f"ArtEq, SO(3) augmentation{suffix}"] for suffix in ("", ", registered"))
+    assert (row["upright"], row["wide"], row["parts wide"], row["parameters"]) == (0.5, 1.0, 1.0, 5)
+    assert (registered["upright"], registered["wide"]) == (1.0, 0.5)
 
 
 def test_runs_of_other_settings_are_not_taken_for_these(

@@ -40,7 +40,7 @@ def run(
         epochs: of each training; None for the config's.
         plain_epochs: of those without augmentation; None for as many as with it.
         bodies: of each epoch; None for the config's.
-        rounds: of registration behind either network, for further columns; 0 for none.
+        rounds: of registration behind either network, for further rows; 0 for none.
         folder: where the runs are kept, as ``model-<rotation>-<seed>`` and ``rival-...``; those that it has are
             not trained again, and one that was interrupted goes on. None to keep none.
     """
@@ -59,7 +59,13 @@ def run(
                     path = Path(folder or temporary, f"{part}-{rotation}-{seed}")
                     results.setdefault(f"{name}, {label}", []).append(_result(changes, part, path, rounds))
     for name, summaries in results.items():
-        report.rows[name] = _row(summaries)
+        report.rows[name] = {
+            **_errors([summary["metrics"] for summary in summaries]),
+            "minutes": statistics.mean(summary["processor_s"] for summary in summaries) / 60,
+            "parameters": summaries[0]["parameters"],
+        }
+        if rounds:
+            report.rows[f"{name}, registered"] = _errors([summary["refined"] for summary in summaries])
         for condition in ("rotated", "wide"):
             each = ", ".join(f"{summary['metrics'][f'test/v2v_{condition}']:.3g}" for summary in summaries)
             report.notes.append(f"{name}: V2V {condition} of each seed {each} cm")
@@ -67,19 +73,14 @@ def run(
     return report
 
 
-def _row(summaries: list[dict[str, Any]]) -> dict[str, float]:
-    def mean(key: str, metric: str) -> float:
-        return statistics.mean(summary[key][f"test/{metric}"] for summary in summaries)
-
+def _errors(metrics: list[dict[str, float]]) -> dict[str, float]:
+    """V2V, then part accuracy, under each condition, mean over the seeds."""
     row: dict[str, float] = {}
-    for condition in CONDITIONS:
-        label, suffix = condition.replace("_", ", ") or "upright", f"_{condition}" if condition else ""
-        row[f"V2V {label}"] = mean("metrics", f"v2v{suffix}")
-        row[f"parts {label}"] = mean("metrics", f"part_accuracy{suffix}")
-        if "refined" in summaries[0]:
-            row[f"refined {label}"] = mean("refined", f"v2v{suffix}")
-    row["minutes"] = statistics.mean(summary["processor_s"] for summary in summaries) / 60
-    row["parameters"] = summaries[0]["parameters"]
+    for label, name in (("", "v2v"), ("parts ", "part_accuracy")):
+        for condition in CONDITIONS:
+            key = f"test/{name}_{condition}" if condition else f"test/{name}"
+            short = condition.replace("_", ", ") or "upright"
+            row[f"{label}{short}"] = statistics.mean(of_seed[key] for of_seed in metrics)
     return row
 
 
