@@ -10,7 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from zoo.config import TOP_KEYS, compose, compose_run, hydra_override, list_configs, plain, resolve, save
+from zoo.config import (
+    TOP_KEYS,
+    compose,
+    compose_run,
+    compose_weights,
+    hydra_override,
+    list_configs,
+    plain,
+    resolve,
+    save,
+)
 from zoo.errors import ConfigError, UnknownNameError, ZooError
 from zoo.predict import parse_options
 from zoo.signature import check_arguments, describe
@@ -178,3 +188,11 @@ def test_types_are_described_as_people_write_them() -> None:
     assert describe(float | None) == "float | null"
     assert describe(tuple[int, ...]) == "tuple[int, ...]"
     assert describe(Literal["a", "b"]) == "'a' | 'b'"
+
+
+def test_weights_of_a_rival_are_tested_as_such() -> None:
+    config = compose_weights("kat/digits", "kat/vit", ["data.batch_size=7"])
+    assert config.model.name == "kat/vit"
+    assert config.rival is None
+    assert config.data.batch_size == 7
+    assert compose_weights("kat/digits", "kat/kat").model.name == "kat/kat"

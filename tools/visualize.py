@@ -6,7 +6,7 @@ import signal
 from pathlib import Path
 
 from zoo import cli
-from zoo.config import compose, compose_run
+from zoo.config import compose_run, compose_weights
 from zoo.engine.run import draw
 from zoo.errors import ConfigError
 from zoo.pretrained import get_entry, load_module
@@ -37,10 +37,11 @@ def main(argv: list[str]) -> None:
     else:
         source = cli.require(arguments, "weights", "kat/digits")
         folder = Path("runs", "visualize", source)
-        name = arguments.get("config") or get_entry(source).config
+        entry = get_entry(source)
+        name = arguments.get("config") or entry.config
         if name is None:
             raise ConfigError(f"{source} does not say which config it belongs to: give config=NAME.")
-        config = compose(name, overrides)
+        config = compose_weights(name, entry.model, overrides)
     draw(config, source, folder)
     cli.print_paths(
         cli.console(), "pictures", sorted(p for p in folder.glob("figures/*") if p.suffix in (".png", ".gif"))

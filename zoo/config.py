@@ -125,6 +125,25 @@ def compose(name: str, overrides: Sequence[str] = ()) -> DictConfig:
     return _compose(folder, file, [*map(hydra_override, overrides), f"++config={_plain_name(name)}"])
 
 
+def compose_weights(name: str, model: str, overrides: Sequence[str] = ()) -> DictConfig:
+    """The config that weights were trained with; where they are its rival's, with the rival as its model.
+
+    Args:
+        name: the config.
+        model: of the weights.
+        overrides: ``key=value``.
+
+    Raises:
+        UnknownNameError: no such config.
+        ConfigError: an override that Hydra can't apply.
+    """
+    config = compose(name, overrides)
+    rival = config.get("rival")
+    if rival is not None and config.model.name != model == rival.name:
+        config.model, config.rival = rival, None
+    return config
+
+
 def compose_run(run_dir: Path, overrides: Sequence[str] = ()) -> DictConfig:
     """The config that a run folder was made with, with further overrides.
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo import cli
-from zoo.config import compose, compose_run
+from zoo.config import compose, compose_run, compose_weights
 from zoo.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -62,7 +62,10 @@ def _what(arguments: dict[str, str], overrides: list[str]) -> tuple[DictConfig, 
     if not Path(weights).exists():
         entry = get_entry(weights)
         if config_name in (None, entry.config):
-            config_name, recorded = entry.config, entry.metrics
+            recorded = entry.metrics
+        config_name = config_name or entry.config
+        if config_name is not None:
+            return compose_weights(config_name, entry.model, overrides), weights, recorded
     if config_name is None:
         raise ConfigError(f"{weights} does not say which config it belongs to: give config=NAME.")
     return compose(config_name, overrides), weights, recorded

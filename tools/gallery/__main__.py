@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from tools.gallery.page import Exhibit, render
 from zoo import cli
-from zoo.config import compose
+from zoo.config import compose_weights
 from zoo.engine.run import evaluate, figure_paths
 from zoo.engine.run_folder import RunFolder
 from zoo.errors import UnknownNameError, did_you_mean
@@ -58,7 +58,7 @@ def _exhibit(entry: WeightsEntry, output: Path) -> Exhibit:
 def _config(entry: WeightsEntry, folder: Path) -> DictConfig:
     assert entry.config is not None
     seed = [] if entry.seed is None else [f"seed={entry.seed}"]
-    return compose(entry.config, [*seed, f"run_dir='{folder}'"])
+    return compose_weights(entry.config, entry.model, [*seed, f"run_dir='{folder}'"])
 
 
 if __name__ == "__main__":
