@@ -1,7 +1,7 @@
 # make train [CONFIG=pinn/finite_well] [ARGS="model.V0=35 seed=1"]   sets up .venv, trains, tests, leaves pictures
 # make test [ARGS="-k registry"]                                     sets up .venv, checks and tests everything
 #
-# PYTHON   the interpreter to make .venv with (3.10 to 3.12)
+# PYTHON   the interpreter to make .venv with (3.10 to 3.13)
 # PIP_ARGS further arguments for pip, such as an index that has CPU builds of torch:
 #          make train PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 
