@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.errors import WeightsError
+from zoo.files import parsing
 
 EPSILON = 1e-10
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
@@ -102,9 +103,10 @@ class LPIPS(nn.Module):
 def _read(path: str | Path) -> Mapping[str, Tensor]:
     if not Path(path).is_file():
         raise WeightsError(f"LPIPS is unavailable: there is no file {path}.")
-    if Path(path).suffix == ".safetensors":
-        from safetensors.torch import load_file
+    with parsing(path, "weights of LPIPS", WeightsError):
+        if Path(path).suffix == ".safetensors":
+            from safetensors.torch import load_file
 
-        return load_file(path)
-    content: Mapping[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    return content
+            return load_file(path)
+        content: Mapping[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+        return content

@@ -266,12 +266,16 @@ def test_bad_scans(tmp_path: Path) -> None:
     np.save(tmp_path / "few.npy", np.zeros((10, 3)))
     np.save(tmp_path / "flat.npy", np.zeros(100))
     np.savez(tmp_path / "two.npz", a=np.zeros((100, 3)), b=np.zeros(3))
+    np.save(tmp_path / "point.npy", np.ones((100, 3)))
+    np.save(tmp_path / "millimetres.npy", 1700 * np.random.default_rng(0).random((100, 3)))
     (tmp_path / "broken.ply").write_text("nothing")
     for name, message in (
         ("none.npy", "There is no scan"),
         ("few.npy", "at least 64"),
         ("flat.npy", r"expected \(N, 3\)"),
         ("two.npz", "called 'points'"),
+        ("point.npy", "is 0 m from end to end"),
+        ("millimetres.npy", "scale it to metres"),
         ("broken.ply", "can't be read as a scan"),
     ):
         with pytest.raises(DataError, match=message):

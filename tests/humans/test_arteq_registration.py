@@ -9,6 +9,7 @@ from torch import Tensor
 
 import zoo
 from zoo.data.body_clouds import BodyClouds, CloudBatch
+from zoo.errors import ConfigError
 from zoo.humans.arteq import registration
 from zoo.humans.arteq.network import ArtEqOutput
 from zoo.humans.arteq.parts import global_rotations
@@ -115,6 +116,14 @@ def test_shipped_weights_are_refined(batch: CloudBatch) -> None:
     # Nothing of the network's shape survives: it is the registration that finds it.
     shapes = [(betas - truth.betas)[near].square().mean() for betas in (output.betas, refined["betas"])]
     assert shapes[1] < shapes[0]
+
+
+@pytest.mark.parametrize(("rounds", "views"), [(-1, 1), (1, 0)])
+def test_impossible_settings_are_named(rounds: int, views: int) -> None:
+    module = zoo.load_pretrained("humans/arteq-standin")
+    assert isinstance(module, CloudRegression)
+    with pytest.raises(ConfigError, match="views 1 or more"):
+        module.fit(torch.zeros(1, 64, 3), rounds, views)
 
 
 @torch.no_grad()

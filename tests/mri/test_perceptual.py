@@ -102,6 +102,10 @@ def test_lpips_without_weights_says_so(tmp_path: Path) -> None:
     backbone, heads = files(tmp_path, False)
     with pytest.raises(WeightsError, match="should hold AlexNet or VGG16"):
         LPIPS(heads, backbone)
+    for name in ("junk.pth", "junk.safetensors"):
+        (tmp_path / name).write_bytes(b"junk")
+        with pytest.raises(WeightsError, match=f"{name} can't be read as weights of LPIPS"):
+            LPIPS(tmp_path / name, heads)
 
 
 def test_gmsd() -> None:

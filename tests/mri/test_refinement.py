@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import zoo
+from zoo.errors import ConfigError
 from zoo.mri.fourier import fft2, ifft2
 from zoo.mri.masks import MaskFunction
 from zoo.mri.operators import expand, reduce
@@ -88,6 +89,8 @@ def test_predict_refines_on_request(module: Any, in_tmp: Path) -> None:
     np.save("scan.npy", kspace * mask)
     module.predict_file(Path("scan.npy"), Path("plain.npy"))
     module.predict_file(Path("scan.npy"), Path("refined.npy"), refine_steps=5)
+    with pytest.raises(ConfigError, match="0 or more, not -1"):
+        module.predict_file(Path("scan.npy"), Path("refined.npy"), refine_steps=-1)
     truth = np.sqrt((np.abs(ifft2(torch.from_numpy(kspace)).numpy()) ** 2).sum(1))
     plain, refined = (np.square(np.load(name) - truth).sum() for name in ("plain.npy", "refined.npy"))
     assert refined < 0.5 * plain

@@ -27,6 +27,7 @@ from zoo.mri.pipeline import Preparation
 from zoo.mri.prediction import predict_volume
 from zoo.mri.refinement import Refinement
 from zoo.mri.sensitivity import calibration_maps
+from zoo.ops.precision import full_precision
 
 Loss = Literal["published", "relative"]
 Protocol = Literal["fastmri", "calgary"]
@@ -164,7 +165,7 @@ class Reconstructor(ZooModule):
             return {}
         maps = calibration_maps(batch["masked_kspace"], batch["acs_mask"], self.centered)
         images: dict[str, list[Tensor]] = {name: [] for name in self.baselines}
-        with torch.autocast(maps.device.type, enabled=False):  # their iterations diverge in half precision
+        with full_precision(maps):  # their iterations diverge in half precision
             for index, acceleration in enumerate(batch["acceleration"].tolist()):
                 one = slice(index, index + 1)
                 for name in self.baselines:
@@ -272,6 +273,8 @@ class Reconstructor(ZooModule):
             DataError: the input can't be read, is not undersampled, or the output's format is unknown.
         """
         preparation = Preparation(centered=self.centered, norm=self.norm)
+        if refine_steps is not None and refine_steps < 0:
+            raise ConfigError(f"refine_steps should be 0 or more, not {refine_steps}.")
         refinement = None if refine_steps is None else Refinement(refine_steps)
         return predict_volume(
             self, preparation, input, output, layout, key, acceleration, center_fraction, margin, refinement

@@ -16,6 +16,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from zoo.ops.precision import full_precision
+
 Basis = Literal["dct", "fourier"]
 Norm = Literal["ortho", "none"]
 
@@ -121,7 +123,7 @@ def apply_axes(x: Tensor, along: Sequence[Tensor]) -> Tensor:
 
     Always in float32 at least, under autocast too: a half-precision transform loses the high modes.
     """
-    with torch.autocast(x.device.type, enabled=False):
+    with full_precision(x):
         x = x.to(along[0].dtype)
         x = x @ along[-1].mT
         for axis, matrix in enumerate(reversed(along[:-1]), start=2):

@@ -121,7 +121,12 @@ class CloudRegression(ZooModule):
             rounds: of registration; 0 only places what the network finds.
             views: rotations of the clouds that the network sees, see
                 `zoo.humans.arteq.registration.Registration.best_of_views`.
+
+        Raises:
+            ConfigError: fewer rounds than none, or no view.
         """
+        if rounds < 0 or views < 1:
+            raise ConfigError(f"refine should be 0 or more and views 1 or more, not {rounds} and {views}.")
         registration = Registration(self.body.to(points.device))
         # A few at a time: derivatives of all points are large.
         parts = [registration.best_of_views(self, chunk, rounds, views) for chunk in points.split(8)]

@@ -17,6 +17,8 @@ Array = NDArray[Any]
 SCAN_SUFFIXES = (".ply", ".obj", ".pcd", ".npy", ".npz", ".xyz")
 # A network needs this many to have neighbourhoods at all.
 _FEWEST = 64
+# Metres from end to end: from a part of a person to someone with arms stretched, with room to spare.
+_SMALLEST, _LARGEST = 0.1, 10.0
 
 
 def read_points(path: Path, count: int, seed: int = 0) -> Array:
@@ -29,7 +31,7 @@ def read_points(path: Path, count: int, seed: int = 0) -> Array:
         seed: of the choice.
 
     Raises:
-        DataError: it is absent, unreadable, of another format, or has too few points.
+        DataError: it is absent, unreadable, of another format, has too few points, or is no person's size in metres.
     """
     if not path.is_file():
         raise DataError(f"There is no scan {path}.")
@@ -42,6 +44,9 @@ def read_points(path: Path, count: int, seed: int = 0) -> Array:
     points = points[np.isfinite(points).all(1), :3].astype(np.float32)
     if len(points) < _FEWEST:
         raise DataError(f"{path} has {len(points)} points: at least {_FEWEST} are needed.")
+    size = float(np.ptp(points, axis=0).max())
+    if not _SMALLEST < size < _LARGEST:
+        raise DataError(f"{path} is {size:.3g} m from end to end, which no person is: scale it to metres.")
     if len(points) <= count:
         return points
     return points[np.random.default_rng(seed).permutation(len(points))[:count]]

@@ -29,6 +29,7 @@ from zoo.humans.spin.loop import Signal, teach, training_losses
 from zoo.humans.spin.losses import LossWeights
 from zoo.humans.spin.network import HMR, Backbone, Regression
 from zoo.module import ZooModule
+from zoo.ops.precision import full_precision
 from zoo.registry import register_model
 
 PRIOR_WEIGHTS = "humans/smplify-activities"
@@ -197,7 +198,7 @@ class SPIN(ZooModule):
     def training_step(self, batch: HumanBatch, batch_idx: int) -> Tensor:
         """The step of section 3 of the paper."""
         regression = self(batch["image"])
-        with self._full_precision():
+        with full_precision(batch["image"]):
             losses = self._losses(batch, regression)
         for name, value in losses.items():
             self._count(name, value.detach())
@@ -207,10 +208,6 @@ class SPIN(ZooModule):
                 f"train/{label}", getattr(self, f"train_{name}"), prog_bar=name == "total", on_step=False, on_epoch=True
             )
         return losses["total"]
-
-    def _full_precision(self) -> torch.autocast:
-        """For bodies and fits, which half precision would move by millimetres and break."""
-        return torch.autocast(self.device.type, enabled=False)
 
     def _losses(self, batch: HumanBatch, regression: Regression) -> dict[str, Tensor]:
         joints = self.bodies.spin.state(regression.rotmats, regression.betas).joints
@@ -261,13 +258,13 @@ class SPIN(ZooModule):
     def validation_step(self, batch: HumanBatch, batch_idx: int) -> None:
         """Errors of the joints."""
         regression = self(batch["image"])
-        with self._full_precision():
+        with full_precision(batch["image"]):
             self._judge(batch, regression, self.val_metrics)
 
     def test_step(self, batch: HumanBatch, batch_idx: int) -> Bodies:
         """Errors of joints and vertices."""
         regression = self(batch["image"])
-        with self._full_precision():
+        with full_precision(batch["image"]):
             self._test(batch, regression)
         return {"rotmats": regression.rotmats, "betas": regression.betas, "camera": regression.camera}
 

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.humans.rotations import rot6d_to_rotmat
+from zoo.ops.precision import full_precision
 
 Backbone = Literal["resnet18", "resnet34", "resnet50", "small"]
 
@@ -212,5 +213,5 @@ class HMR(IterativeRegressor):
         Under autocast only the convolutions run in half precision: rounded, a rotation is off by millimetres.
         """
         feature = self.features(image.contiguous(memory_format=torch.channels_last))
-        with torch.autocast(image.device.type, enabled=False):
+        with full_precision(image):
             return self.regress(feature.float())

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.operators.initialisation import laid_out
+from zoo.ops.precision import full_precision
 
 _HEAD_WIDTH = 128
 
@@ -41,7 +42,7 @@ class FactorisedBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, *space, width)."""
         axes = range(x.ndim - 2, 0, -1)
-        with torch.autocast(x.device.type, enabled=False):
+        with full_precision(x):
             field = x.to(self.fourier_weight[0].dtype)
             mixed = [self._convolve(field, axis, w) for axis, w in zip(axes, self.fourier_weight, strict=True)]
             y = torch.stack(mixed).sum(0)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from zoo.operators.initialisation import InitRule, convolution_std, laid_out
 from zoo.operators.t1.network import unit_grid
+from zoo.ops.precision import full_precision
 
 _HEAD_WIDTH = 128
 
@@ -41,7 +42,7 @@ class CornerConv2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, width, H, W)."""
         m, (height, width) = self.modes, x.shape[2:]
-        with torch.autocast(x.device.type, enabled=False):
+        with full_precision(x):
             spectrum = torch.fft.rfft2(x.to(self.weights1.dtype), norm="ortho")
             corners = torch.cat((spectrum[..., :m, :m], spectrum[..., height - m :, :m]), -2)
             weights = torch.cat([torch.view_as_complex(w).permute(2, 3, 0, 1) for w in (self.weights1, self.weights2)])

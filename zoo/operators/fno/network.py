@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.operators.initialisation import laid_out
+from zoo.ops.precision import full_precision
 
 Embedding = Literal["grid", "none"]
 
@@ -46,7 +47,7 @@ class SpectralConv(nn.Module):
         space = x.shape[2:]
         dims = len(space)
         axes = tuple(range(2, 2 + dims))
-        with torch.autocast(x.device.type, enabled=False):
+        with full_precision(x):
             spectrum = torch.fft.rfftn(x.to(self.bias.dtype), dim=axes, norm="forward")
             held = spectrum.shape[2:]
             weight = torch.view_as_complex(self.weight)
