@@ -106,6 +106,7 @@ class SPIN(ZooModule):
         self.network.init_pose[0, 6:] = rotmat_to_rot6d(mean).flatten()
         self.loss_weights = LossWeights(keypoints_weight, keypoints_3d_weight, pose_weight, betas_weight)
         self.fits: FitsDictionary | None = None
+        self.first_fit_errors: dict[str, float] = {}
         for name, values in (("pixel_mean", _IMAGENET_MEAN), ("pixel_std", _IMAGENET_STD)):
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
         for name in ("total", "keypoints", "keypoints_3d", "pose", "betas", "fit_updates", "fit_loss"):
@@ -148,7 +149,7 @@ class SPIN(ZooModule):
             return
         table = data.initial_fits()
         self.fits = FitsDictionary(self._fit_all(keypoints) if table is None else table)
-        self._log_fit_quality("fits/start")
+        self.first_fit_errors = self._fit_errors()
 
     @torch.no_grad()
     def _fit_all(self, keypoints: Tensor) -> Tensor:
@@ -165,33 +166,33 @@ class SPIN(ZooModule):
         """The fits belong to the state of the training."""
         if self.fits is not None:
             checkpoint["fits"] = self.fits.table
+            checkpoint["first_fit_errors"] = self.first_fit_errors
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Takes up the fits."""
         if "fits" in checkpoint:
             self.fits = FitsDictionary(checkpoint["fits"].cpu().clone())
+            self.first_fit_errors = checkpoint["first_fit_errors"]
 
     def on_train_epoch_end(self) -> None:
-        """Logs how good the stored fits are, where the truth is known."""
-        self._log_fit_quality("fits")
+        """Logs how good the stored fits are, and how good they were at first, where the truth is known."""
+        errors = {f"fits/{name}": value for name, value in self._fit_errors().items()}
+        first = {f"fits/start_{name}": value for name, value in self.first_fit_errors.items()}
+        self.log_dict({**errors, **first}, rank_zero_only=True)
 
     @torch.no_grad()
-    def _log_fit_quality(self, prefix: str) -> None:
+    def _fit_errors(self) -> dict[str, float]:
+        """Of the first fits of the table, in mm; nothing where the truth is unknown."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         if self.fits is None or not hasattr(data, "training_truth"):
-            return
+            return {}
         pose, betas = (t[:_TRACKED].to(self.device) for t in data.training_truth())
         rows = self.fits.table[:_TRACKED].to(self.device)
         found, truth = self.evaluation_joints(rows[:, :72], rows[:, 72:]), self.evaluation_joints(pose, betas)
-        named = {"mpjpe": "none", "pa_mpjpe": "procrustes"}
-        errors = {
-            f"{prefix}_{name}" if "/" in prefix else f"{prefix}/{name}": 1000 * point_errors(found, truth, how).mean()  # type: ignore[arg-type]
-            for name, how in named.items()
+        return {
+            "mpjpe": 1000 * float(point_errors(found, truth, "none").mean()),
+            "pa_mpjpe": 1000 * float(point_errors(found, truth, "procrustes").mean()),
         }
-        if "/" in prefix:
-            self.first_fit_errors = {name: float(value) for name, value in errors.items()}
-        else:
-            self.log_dict({**errors, **getattr(self, "first_fit_errors", {})}, rank_zero_only=True)
 
     # --- steps --------------------------------------------------------------------------------------------------
 
