@@ -94,6 +94,54 @@ def test_epochs_of_one_step(in_tmp: Path, monkeypatch: pytest.MonkeyPatch, step:
     assert_same_run(in_tmp / "whole", in_tmp / "parts")
 
 
+@pytest.mark.parametrize("step", [2, 3, 5])
+def test_steps_are_given_instead_of_epochs(in_tmp: Path, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """At the end of an epoch, in the midst of one, and at the last step, after which nothing is left to train."""
+    options = [*FIT, "data.steps_per_epoch=2", "trainer.max_epochs=-1", "trainer.max_steps=5"]
+    train(compose("kat/function-fit", [*options, "run_dir=whole"]))
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, GRKANRegressor, step)
+        with pytest.raises(Interrupted):
+            train(compose("kat/function-fit", [*options, "run_dir=parts"]))
+    train(compose_run(Path("parts")), resume=True)
+    assert_same_run(in_tmp / "whole", in_tmp / "parts")
+
+
+@pytest.mark.parametrize("length", ["trainer.max_epochs=3", "trainer.max_steps=3"])
+def test_a_finished_run_stays_as_it_is(in_tmp: Path, length: str) -> None:
+    """Its weights too, which are averages; without validation there is no best.ckpt to take them from."""
+    averages = ["callbacks.ema_weight_averaging={decay: 0.5}", "trainer.check_val_every_n_epoch=100"]
+    first = train(compose("kat/function-fit", [*FIT, *averages, length, "run_dir=run"]))
+    state, rows = load_file("run/model.safetensors"), read_metrics(Path("run"))
+    again = train(compose_run(Path("run")), resume=True)
+    assert again["metrics"] == first["metrics"]
+    assert all(torch.equal(tensor, state[name]) for name, tensor in load_file("run/model.safetensors").items())
+    assert read_metrics(Path("run")) == rows
+
+
+def test_killed_before_the_first_checkpoint_it_begins_anew(in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it had logged goes, since it is logged again."""
+    train(compose("kat/function-fit", [*FIT, "run_dir=whole"]))
+
+    class Killed(BaseException):
+        pass
+
+    def training_step(self: Any, batch: Any, batch_idx: int) -> Any:
+        if self.global_step == 2:
+            self.logger.save()
+            raise Killed
+        return original(self, batch, batch_idx)
+
+    original = GRKANRegressor.training_step
+    with monkeypatch.context() as patch:
+        patch.setattr(GRKANRegressor, "training_step", training_step)
+        with pytest.raises(Killed):
+            train(compose("kat/function-fit", [*FIT, "run_dir=parts"]))
+    assert read_metrics(Path("parts"))
+    train(compose_run(Path("parts")), resume=True)
+    assert_same_run(in_tmp / "whole", in_tmp / "parts")
+
+
 @pytest.mark.parametrize("batch", [2, 6])
 def test_gradient_accumulation(in_tmp: Path, monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
     """Stopped at a batch that ends an accumulation, and at one that begins it: the step is finished first."""

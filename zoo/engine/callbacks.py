@@ -90,10 +90,12 @@ class ResumePoint(Checkpoint):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """In a resumed run, drops log rows that were written after the checkpoint."""
-        if self._logged_step >= 0:
-            for logger in trainer.loggers:
-                if isinstance(logger, CSVLogger):
-                    logger.drop_rows_after(self._logged_step)
+        # With max_steps, Lightning takes a run that stopped at the end of an epoch for one in the midst of it: that
+        # epoch would end twice, and all later ones be counted, and seeded, as the ones before them.
+        trainer.fit_loop._iteration_based_training = lambda: False  # type: ignore[method-assign]
+        for logger in trainer.loggers:
+            if isinstance(logger, CSVLogger):
+                logger.drop_rows_after(self._logged_step)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Catches the signals; in a resumed run takes up data and metrics where the checkpoint was written."""
@@ -125,7 +127,7 @@ class ResumePoint(Checkpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Saves between two optimizer steps of an epoch when it is time, and leaves if asked to."""
-        if trainer.is_last_batch:  # the epoch's end, after validation, is the better place
+        if trainer.is_last_batch or self._is_last_step(trainer):  # the end, after validation, is the better place
             return
         if trainer.fit_loop.epoch_loop._should_accumulate():  # gradients collected so far are not saved
             return
@@ -160,8 +162,11 @@ class ResumePoint(Checkpoint):
         return stop, save or stop
 
     @staticmethod
-    def _is_final(trainer: pl.Trainer) -> bool:
-        return trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
+    def _is_last_step(trainer: pl.Trainer) -> bool:
+        return 0 < trainer.max_steps <= trainer.global_step
+
+    def _is_final(self, trainer: pl.Trainer) -> bool:
+        return trainer.should_stop or self._is_last_step(trainer) or trainer.current_epoch + 1 == trainer.max_epochs
 
     def _save(self, trainer: pl.Trainer, logged_step: int) -> None:
         self._logged_step = logged_step

@@ -40,10 +40,11 @@ class CSVLogger(LightningCSVLogger):
 
     @rank_zero_only
     def drop_rows_after(self, step: int) -> None:
-        """Forgets the rows beyond optimiser step `step`: a run resumed from there logs them anew."""
-        rows = [row for row in read_metrics(Path(self.log_dir)) if row["step"] <= step]
-        if rows:
-            self.experiment.rewrite(rows)
+        """Forgets the rows beyond optimiser step `step` (all, if it is -1): a run resumed from there logs them anew."""
+        rows = read_metrics(Path(self.log_dir))
+        kept = [row for row in rows if row["step"] <= step]
+        if len(kept) < len(rows):
+            self.experiment.rewrite(kept)
 
 
 class _AppendingWriter(ExperimentWriter):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.warnings import PossibleUserWarning
 
@@ -109,6 +110,11 @@ def _fit_and_test(
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, ResumePoint):
             callback.raise_if_interrupted()
+        # As Lightning does, unless a resumed run had nothing left to train.
+        if isinstance(callback, WeightAveraging):
+            callback.on_train_end(trainer, module)
+    progress = trainer.fit_loop.epoch_progress.current
+    progress.completed = progress.processed  # type: ignore[attr-defined]
     wall_time = time.perf_counter() - start
     if run.best_checkpoint.is_file():
         module.load_state_dict(AtomicCheckpointIO().load_checkpoint(run.best_checkpoint)["state_dict"])

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor
-from torchmetrics import MeanSquaredError, MetricCollection
+from torchmetrics import MeanMetric, MeanSquaredError, MetricCollection
 
 from zoo.data.functions import PointBatch
 from zoo.errors import DataError
@@ -51,6 +51,7 @@ class GRKANRegressor(ZooModule):
         self.save_hyperparameters()
         self.lr = lr
         self.network = GRKANNetwork(features, activation, act_init, num_groups)
+        self.train_loss = MeanMetric()
         self.val_metrics = MetricCollection({"rmse": MeanSquaredError(squared=False)}, prefix="val/")
         self.test_metrics = MetricCollection({"rmse": MeanSquaredError(squared=False)}, prefix="test/")
 
@@ -61,7 +62,8 @@ class GRKANRegressor(ZooModule):
     def training_step(self, batch: PointBatch, batch_idx: int) -> Tensor:
         """Mean squared error."""
         loss = F.mse_loss(self(batch["x"]), batch["y"])
-        self.log("train/loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=len(batch["x"]))
+        self.train_loss(loss.detach(), len(batch["x"]))
+        self.log("train/loss", self.train_loss, prog_bar=True, on_step=False, on_epoch=True)
         return loss
 
     def validation_step(self, batch: PointBatch, batch_idx: int) -> None:
