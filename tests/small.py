@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from zoo.config import compose
+from collections.abc import Sequence
+from typing import Any
+
+import zoo
+from zoo.config import compose, list_configs, resolve
+from zoo.errors import DataError
 
 # What makes a config's data and work small; by data module, family or config, each adding to the one before.
 SMALL = {
@@ -56,12 +61,40 @@ SMALL = {
     "splatting": ["trainer.val_check_interval=null"],
     "splatting/edgs": ["model.budget=500"],
     "splatting/edgs-buddha": ["model.budget=500"],
-    "pinn/wells": ["trainer.limit_test_batches=1"],
+    "pinn/wells": ["data.test_wells=8", "model.hidden=[8]", "model.iterations=2"],
     "kat/digits": ["trainer.limit_test_batches=1", "trainer.limit_val_batches=1"],
 }
+# Models of which all configs want data that do not ship, and a config of another model that will do.
+BORROWED = {"operators/fno-kairos": "operators/fno", "operators/unet": "operators/fno"}
 QUIET = ["callbacks.progress_bar=null", "logger.tensorboard=null"]
 
 
 def small(config: str) -> list[str]:
     keys = (compose(config).data.name, config.split("/")[0], config)
     return [*QUIET, *(option for key in keys for option in SMALL.get(key, []))]
+
+
+def config_of(model: str, options: Sequence[str] = ()) -> Any:
+    """A small config, with `options`, that trains `model` on data that ship."""
+    if model in BORROWED:
+        config = compose(BORROWED[model], [*small(BORROWED[model]), *options])
+        config.model, config.rival = {"name": model}, None
+        return config
+    own = [name for name in list_configs() if name == model]
+    for name in [*own, *list_configs()]:
+        config = compose(name, [*small(name), *options])
+        for part in ("model", "rival"):
+            if config.get(part) is not None and config[part].name == model and ships(config):
+                config.model, config.rival = config[part], None
+                return config
+    raise AssertionError(f"no config trains {model}")
+
+
+def ships(config: Any) -> bool:
+    """Whether the data are made here or lie in the package, instead of in a folder of the user."""
+    data = resolve(config).data
+    try:
+        zoo.create_data(data.name, **data.arguments)
+    except DataError:
+        return False
+    return True

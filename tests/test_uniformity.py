@@ -21,7 +21,7 @@ from tests.small import small
 from zoo import weights
 from zoo.config import compose, list_configs, resolve
 from zoo.engine.run import train
-from zoo.errors import DataError
+from zoo.errors import DataError, UnknownNameError, WeightsError
 from zoo.models import card_path, first_line
 from zoo.pretrained import get_entry
 
@@ -80,6 +80,8 @@ def test_a_model_is_whole(name: str, tmp_path: Path) -> None:
     assert first_line(card_path(name)), "the card has no first line"
     assert name in trained(), "no config trains it"
     assert "output" in inspect.signature(type(module).predict_file).parameters  # type: ignore[attr-defined]
+    with pytest.raises((UnknownNameError, WeightsError), match=r"nothing was published|checkpoint"):
+        zoo.convert_official(name, {"epoch": 3})
 
 
 @cache

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Any
 
 import torch
 
 import zoo
-from tests.small import small
-from zoo.config import compose, list_configs, resolve
+from tests.small import config_of
 from zoo.engine.run import train
-from zoo.errors import ConfigError, DataError
+from zoo.errors import ConfigError
 
 # What a model's share of the work needs to be one for each process.
 SHARES = {
@@ -30,42 +28,14 @@ OPTIONS = [
     *("trainer.limit_test_batches=1", "trainer.limit_val_batches=1"),
     *("callbacks.test_figures=null", "callbacks.rich_model_summary=null"),
 ]
-# Models of which all configs want data that do not ship.
 # Models that several processes can't train, and say so.
 ALONE = {"humans/smplify", "splatting/3dgs", "splatting/edgs"}
-BORROWED = {"operators/fno-kairos": "operators/fno", "operators/unet": "operators/fno"}
-
-
-def config_of(model: str) -> Any:
-    """A small config that trains `model` on data that ship."""
-    if model in BORROWED:
-        config = compose(BORROWED[model], [*small(BORROWED[model]), *OPTIONS])
-        config.model, config.rival = {"name": model}, None
-        return config
-    own = [name for name in list_configs() if name == model]
-    for name in [*own, *list_configs()]:
-        config = compose(name, [*small(name), *OPTIONS, *SHARES.get(model, [])])
-        for part in ("model", "rival"):
-            if config.get(part) is not None and config[part].name == model and ships(config):
-                config.model, config.rival = config[part], None
-                return config
-    raise AssertionError(f"no config trains {model}")
-
-
-def ships(config: Any) -> bool:
-    """Whether the data are made here or lie in the package, instead of in a folder of the user."""
-    data = resolve(config).data
-    try:
-        zoo.create_data(data.name, **data.arguments)
-    except DataError:
-        return False
-    return True
 
 
 def main(names: list[str]) -> None:
     """Trains them and prints their metrics and the sum of their weights."""
     for name in names or zoo.list_models():
-        config = config_of(name)
+        config = config_of(name, [*OPTIONS, *SHARES.get(name, [])])
         config.run_dir = f"runs/{name}"
         try:
             metrics = train(config)["metrics"]
