@@ -23,6 +23,7 @@ from zoo.data.loading import eval_loader, train_loader
 from zoo.files import parsing
 from zoo.humans.arteq.parts import without_hands
 from zoo.humans.body import load_body
+from zoo.pickles import array_class
 from zoo.registry import register_data
 
 Array = NDArray[Any]
@@ -41,13 +42,11 @@ class _Wrapper(NumpyArrayWrapper):
 
 
 class _Unpickler(NumpyUnpickler):
-    _NUMPY = frozenset({"_reconstruct", "ndarray", "dtype", "scalar", "_frombuffer"})
-
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("joblib.numpy_pickle", "NumpyArrayWrapper"):
             return _Wrapper
-        if (module.split(".")[0] == "numpy" and name in self._NUMPY) or (module, name) == ("_codecs", "encode"):
-            return super().find_class(module.replace("numpy.core", "numpy._core"), name)
+        if (found := array_class(module, name)) is not None:
+            return found
         raise pickle.UnpicklingError(f"{module}.{name} is not allowed in a motion file")
 
 

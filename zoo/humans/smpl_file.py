@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from zoo.errors import DataError
 from zoo.files import atomic_path, parsing
+from zoo.pickles import array_class
 
 Array = NDArray[Any]
 GENDERS = ("neutral", "male", "female")
@@ -58,15 +59,16 @@ class _Stub:
 
 
 class _Unpickler(pickle.Unpickler):
-    _NUMPY = frozenset({"_reconstruct", "ndarray", "dtype", "scalar", "_frombuffer"})
-    _PLAIN = frozenset({("collections", "OrderedDict"), ("collections", "defaultdict"), ("_codecs", "encode")})
+    _PLAIN = frozenset({("collections", "OrderedDict"), ("collections", "defaultdict")})
 
     def find_class(self, module: str, name: str) -> Any:
         top = module.split(".")[0]
         if top == "chumpy" or module.startswith("scipy.sparse"):
             return _Stub
-        if (top == "numpy" and name in self._NUMPY) or (module, name) in self._PLAIN:
-            return super().find_class(module.replace("numpy.core", "numpy._core"), name)
+        if (found := array_class(module, name)) is not None:
+            return found
+        if (module, name) in self._PLAIN:
+            return super().find_class(module, name)
         if (module, name) == ("copy_reg", "_reconstructor"):  # protocol 1 of Python 2: cls, base, state
             return lambda cls, base, state: cls()
         if (module, name) == ("__builtin__", "object"):
