@@ -32,8 +32,9 @@ from zoo.humans.learnable_smplify.fitting import Fitter
 from zoo.humans.learnable_smplify.geometry import aligned_error
 from zoo.humans.learnable_smplify.graph import BODY_25_TREE
 from zoo.humans.learnable_smplify.keypoints import named_joints
-from zoo.humans.learnable_smplify.module import LearnableSMPLify, confidence_of, default_regressor
+from zoo.humans.learnable_smplify.module import LearnableSMPLify, default_regressor
 from zoo.humans.learnable_smplify.network import BoneNetwork, exponential, swings
+from zoo.humans.learnable_smplify.noise import confidence_of
 from zoo.humans.learnable_smplify.sequence import follow, published_sequence
 from zoo.humans.learnable_smplify.shape import estimate_shape
 from zoo.humans.motion.sequence import read_amass

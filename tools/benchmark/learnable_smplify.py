@@ -23,8 +23,9 @@ from zoo.humans.learnable_smplify.descent import Descent
 from zoo.humans.learnable_smplify.export import script
 from zoo.humans.learnable_smplify.figures import time_against_error
 from zoo.humans.learnable_smplify.geometry import aligned_error
-from zoo.humans.learnable_smplify.module import LearnableSMPLify, confidence_of, default_regressor
+from zoo.humans.learnable_smplify.module import LearnableSMPLify, default_regressor
 from zoo.humans.learnable_smplify.network import BoneNetwork, exponential
+from zoo.humans.learnable_smplify.noise import confidence_of
 from zoo.humans.rotations import rotmat_to_rotvec, rotvec_to_rotmat
 from zoo.viz.save import save_figures
 

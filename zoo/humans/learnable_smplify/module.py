@@ -24,6 +24,7 @@ from zoo.humans.learnable_smplify.files import check_output, read_joints, write_
 from zoo.humans.learnable_smplify.fitting import FittedMotion, Fitter
 from zoo.humans.learnable_smplify.geometry import ANKLE, aligned_error
 from zoo.humans.learnable_smplify.network import BoneNetwork
+from zoo.humans.learnable_smplify.noise import disturb
 from zoo.humans.learnable_smplify.published import LossWeights
 from zoo.humans.learnable_smplify.stgcn import BACKBONE, OfficialNetwork
 from zoo.humans.metrics import point_errors
@@ -37,11 +38,6 @@ Architecture = Literal["bones", "official"]
 # Of GROUPS, for figures.
 _TITLES = ("1 frame apart", "5 frames apart", "9 frames apart", "5 apart, wide")
 _EARLY = 0.5  # weight of the losses after every pass but the last
-_FACE, _FEET = (0, 15, 16, 17, 18), (19, 20, 21, 22, 23, 24)
-# What of BODY_25 other sets lack: COCO, one without feet, SMPL's joints, Human3.6M's.
-_LACKING = ((1, 8, *_FEET), _FEET, (*_FACE, *_FEET), (1, *_FACE, *_FEET))
-_PATTERNS = [[float(k in lacking) for k in range(25)] for lacking in _LACKING]
-_NOISE_UNIT = 0.01  # metres: noise at which a joint's confidence is one half
 
 
 class FoundPoses(TypedDict):
@@ -231,7 +227,7 @@ class LearnableSMPLify(ZooModule):
             truth = self._state(end, betas)
         observed, confidence, doubt = truth[1], None, None
         if isinstance(self.network, BoneNetwork) and own["noise_share"] > 0:
-            observed, confidence = self._disturb(truth[1])
+            observed, confidence = disturb(truth[1], own["noise_share"], own["noise"], own["missing"])
         if isinstance(self.network, BoneNetwork) and own["doubt_share"] > 0:
             chosen = (torch.rand(count, device=betas.device) < own["doubt_share"]).to(betas)
             doubt = chosen * own["doubt"] * torch.rand_like(chosen)
@@ -251,22 +247,6 @@ class LearnableSMPLify(ZooModule):
         """Rotations, joints and the loss' vertices, without translation."""
         vertices = self.loss_body.to(betas.device)(rotmats[:, :1], rotmats[:, 1:], betas).vertices
         return rotmats, self.joints.to(betas.device).state(rotmats, betas).joints, vertices
-
-    def _disturb(self, joints: Tensor) -> tuple[Tensor, Tensor]:
-        """Noisy joints of some of the samples, with the confidence that tells of it."""
-        own, count = self.hparams, len(joints)
-
-        def some(share: float, *shape: int) -> Tensor:
-            return (torch.rand(*shape, device=joints.device) < share).to(joints)
-
-        noisy = some(own["noise_share"], count, 1)
-        which = torch.randint(len(_PATTERNS), (count,), device=joints.device)
-        lacking = joints.new_tensor(_PATTERNS)[which] * some(own["missing"], count, 1)
-        sigma = noisy * own["noise"] * torch.rand(count, 1, device=joints.device) * 2 * torch.rand_like(joints[..., 0])
-        gone = some(0.2, count, 1) * some(own["missing"], *joints.shape[:2])
-        return joints + sigma.unsqueeze(-1) * torch.randn_like(joints), confidence_of(sigma) * (1 - gone) * (
-            1 - lacking
-        )
 
     @torch.no_grad()
     def _evaluate(self, batch: MotionPairBatch, metrics: torch.nn.ModuleDict) -> FoundPoses:
@@ -455,11 +435,6 @@ def default_regressor(body: Body) -> Tensor:
         else:
             rows[row, body.extra_joints_idxs[source - count]] = 1.0
     return rows
-
-
-def confidence_of(noise: Tensor) -> Tensor:
-    """Confidence of joints with noise of so many metres' standard deviation in each coordinate."""
-    return 1 / (1 + noise / _NOISE_UNIT)
 
 
 def _matrices(pose: Tensor) -> Tensor:
