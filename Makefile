@@ -1,5 +1,6 @@
 # make train [CONFIG=pinn/finite_well] [ARGS="model.V0=35 seed=1"]   sets up .venv, trains, tests, leaves pictures
 # make test [ARGS="-k registry"]                                     sets up .venv, checks and tests everything
+# make oldest PYTHON=python3.10                      the tests with the oldest versions that pyproject.toml allows
 #
 # PYTHON   the interpreter to make .venv with (3.10 to 3.13)
 # PIP_ARGS further arguments for pip, such as an index that has CPU builds of torch:
@@ -14,7 +15,7 @@ PIP_ARGS ?=
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: train test check setup clean
+.PHONY: train test check oldest setup clean
 .DEFAULT_GOAL := train
 
 train: $(READY)
@@ -27,6 +28,14 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Not in CI: on PyPI the oldest torch is there with CUDA only, some 5 GB.
+oldest:
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install --quiet uv
+	.venv-oldest/bin/uv pip install --python .venv-oldest --resolution lowest-direct $(PIP_ARGS) -r pyproject.toml --extra dev
+	.venv-oldest/bin/uv pip install --python .venv-oldest --no-deps -e .
+	.venv-oldest/bin/python -m pytest $(ARGS)
 
 setup: $(READY)
 
@@ -41,4 +50,4 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) .venv-oldest build dist .pytest_cache .ruff_cache .mypy_cache

@@ -28,7 +28,7 @@ class SeededNoise:
     """
 
     def __init__(self, seeds: Sequence[tuple[int, ...]], shape: tuple[int, ...], device: torch.device) -> None:
-        words = (int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> 1) for seed in seeds)
+        words = (int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> np.uint64(1)) for seed in seeds)
         self.generators = [torch.Generator().manual_seed(word) for word in words]
         self.shape, self.device = shape, device
 
