@@ -7,9 +7,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from hypothesis import settings
+
+from zoo.ops.build import OLDEST_TORCH, BuildError
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -21,6 +25,21 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # python -m pytest --hypothesis-profile=default
 settings.register_profile("zoo", derandomize=True, deadline=None)
 settings.load_profile("zoo")
+
+
+KERNELS = tuple(int(part) for part in torch.__version__.split(".")[:2]) >= OLDEST_TORCH
+needs_kernels = pytest.mark.skipif(not KERNELS, reason="this torch is too old for compiled kernels")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Any:
+    """Tests that ask for compiled kernels are skipped where torch is too old for any."""
+    try:
+        return (yield)
+    except BuildError as error:
+        if KERNELS:
+            raise
+        pytest.skip(str(error))
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, RunCommand
+from tests.conftest import ROOT, RunCommand, needs_kernels
 from zoo import assets
 from zoo.errors import ZooError
 from zoo.ops import build, native
@@ -158,6 +158,7 @@ def run_script(tmp_path: Path) -> Callable[..., str]:
     return run
 
 
+@needs_kernels
 def test_without_a_compiler_one_warning_and_the_reference(run_script: Callable[..., str]) -> None:
     output = run_script(PATH="", CXX="")
     assert "warnings 1" in output
@@ -166,6 +167,7 @@ def test_without_a_compiler_one_warning_and_the_reference(run_script: Callable[.
     assert "devices ()" in output
 
 
+@needs_kernels
 def test_a_broken_compiler_is_no_more_than_a_warning(run_script: Callable[..., str], tmp_path: Path) -> None:
     compiler = tmp_path / "bad-compiler"
     compiler.write_text(
@@ -187,6 +189,7 @@ def test_the_reference_by_choice_builds_nothing_and_warns_of_nothing(
 
 
 @pytest.mark.slow
+@needs_kernels
 def test_a_corrupted_object_is_rebuilt_before_it_is_loaded(run_script: Callable[..., str], tmp_path: Path) -> None:
     whole = native.load("rational").built
     assert whole is not None
@@ -200,6 +203,7 @@ def test_a_corrupted_object_is_rebuilt_before_it_is_loaded(run_script: Callable[
 
 
 @pytest.mark.slow
+@needs_kernels
 def test_two_processes_build_at_once(tmp_path: Path) -> None:
     """One compiles, the other waits for it: a wrapper around the compiler records its calls."""
     compiler, calls = tmp_path / "recording-g++", tmp_path / "calls"
@@ -215,6 +219,7 @@ def test_two_processes_build_at_once(tmp_path: Path) -> None:
     assert sum("bindings.cpp" in call for call in calls.read_text().splitlines()) == 1
 
 
+@needs_kernels
 def test_command_line(zoo_command: RunCommand) -> None:
     done = zoo_command("zoo.ops", "info")
     assert done.returncode == 0, done.stderr

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, needs_kernels
 from tests.ops.cases import Case, error, magnitudes, make_case, rounding_error
 from zoo import ops
 from zoo.errors import ZooError
@@ -165,6 +165,7 @@ def test_environment_chooses_the_reference(monkeypatch: pytest.MonkeyPatch) -> N
         case.run()
 
 
+@needs_kernels
 @pytest.mark.parametrize("capability", ["default", "avx2", "avx512"])
 def test_every_instruction_set(capability: str) -> None:
     """The variants for other processors, chosen the way torch's own are."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
+from tests.conftest import needs_kernels
 from tests.ops.cases import make_case
 from zoo import ops
 
@@ -42,7 +43,7 @@ def test_opcheck(dtype: torch.dtype, layout: str) -> None:
     torch.library.opcheck(torch.ops.zoo.rational_backward.default, (grad, x, *coefficients, 2), test_utils=tests)
 
 
-@pytest.mark.parametrize("implementation", ["auto", "compiled", "reference"])
+@pytest.mark.parametrize("implementation", ["auto", pytest.param("compiled", marks=needs_kernels), "reference"])
 def test_compile_without_graph_breaks(implementation: ops.Implementation) -> None:
     layer = Layer(implementation)
     compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
