@@ -152,9 +152,11 @@ class ArtEqNetwork(nn.Module):
         if context:
             self.context = CloudContext(width, context_dim, context_dim // 2, context)
             self.part_segmentation = PartSegmentation(2 * (context_dim // 2), part_hidden, NUM_PARTS)
-            of_part = times * (context_dim // 2 + 3)  # with the part's place
+            of_point = context_dim // 2 + 3  # with its place
             rotations_seen = self.encoder.neighbours.shape[1]
-            self.pose_head = FramePoseHead(of_part, pose_value_dim, NUM_PARTS, context, rotations_seen)
+            self.pose_head = FramePoseHead(
+                times * of_point, of_point, pose_value_dim, NUM_PARTS, context, rotations_seen
+            )
             of_part = pose_value_dim
         else:
             self.part_segmentation = PartSegmentation(width, part_hidden, NUM_PARTS)
@@ -181,24 +183,23 @@ class ArtEqNetwork(nn.Module):
             places = points - centre
             features = self.context(features, support - centre, places, near, rotations)
             invariant = torch.cat([features.mean(2), features.amax(2)], -1)
+            features = torch.cat([features, in_frames(places, rotations).to(features.dtype)], -1)
         logits = self.part_segmentation(invariant)
-        found = logits.softmax(-1)
-        shares = F.normalize(found if segmentation is None else segmentation, p=1.0, dim=1)  # of the points in a part
-        if self.context is None:
-            # The mean over points of interpolated features is one over the support points: features of all points
-            # and rotations are never made.
-            parts = _weighted(features, spread(shares, *near, features.shape[1]))
-        else:
-            parts = torch.cat([_weighted(features, shares), in_frames(shares.mT @ places, rotations)], -1)
-        if self.kinematic_cond:
-            parts = torch.cat([parts[:, list(PARENTS)], parts], -1)
+
+        def gather(logits: Tensor) -> Tensor:
+            """Features of the parts (B, J, A, C)."""
+            belongs = logits.softmax(-1) if segmentation is None else segmentation
+            shares = F.normalize(belongs, p=1.0, dim=1)  # of the points in a part
+            if self.context is None:
+                # The mean over points of interpolated features is one over the support points: features of all points
+                # and rotations are never made.
+                shares = spread(shares, *near, features.shape[1])
+            parts = (shares.mT @ features.flatten(2)).unflatten(2, features.shape[2:])
+            return torch.cat([parts[:, list(PARENTS)], parts], -1) if self.kinematic_cond else parts
+
         if isinstance(self.pose_head, FramePoseHead):
-            pose, parts = self.pose_head(parts, rotations, self.encoder.neighbours)
+            pose, parts, logits = self.pose_head(features, logits, gather, rotations, self.encoder.neighbours)
         else:
+            parts = gather(logits)
             pose = self.pose_head(parts, rotations)
-        return ArtEqOutput(found, pose, self.shape_head(parts.mean(2)), logits)
-
-
-def _weighted(features: Tensor, shares: Tensor) -> Tensor:
-    """Features (B, S, A, C) summed with the shares (B, S, J) -> (B, J, A, C)."""
-    return (shares.mT @ features.flatten(2)).unflatten(2, features.shape[2:])
+        return ArtEqOutput(logits.softmax(-1), pose, self.shape_head(parts.mean(2)), logits)
