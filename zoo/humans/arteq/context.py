@@ -176,6 +176,7 @@ class FramePoseHead(nn.Module):
         first, *others = self.blocks
         x = first(self.lift(gather(logits)) + self.identity, neighbours)
         for look, block in zip(self.looks, others, strict=True):
+            assert isinstance(look, SecondLook)
             logits = logits + look.agreement(x, points)
             x = block(x + look.lift(gather(logits)), neighbours)
         x = self.norm(x)

@@ -33,7 +33,8 @@ def nearly_orthogonal(matrices: Tensor) -> Tensor:
 
 def matrices_and_others(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """The weights of layers that are matrices, or are when all axes but the first are one, and other parameters."""
-    matrices, others = [], []
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for name, parameter in network.named_parameters():
         rows, columns = parameter.shape[0], parameter[0].numel()
         is_matrix = name.endswith("weight") and parameter.ndim > 1 and min(rows, columns) >= _SMALLEST
@@ -70,7 +71,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__(groups, {"momentum": momentum, "betas": betas, "eps": eps})
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step of all parameters that have a gradient."""
         loss = None
         if closure is not None:

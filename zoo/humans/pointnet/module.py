@@ -15,9 +15,10 @@ class PointNetRegression(CloudRegression):
     Args:
         widths, part_hidden, attention_heads, shape_value_dim, part_dim: see
             `zoo.humans.pointnet.network.PointNet`.
-        optimizer, lr, schedule, segmentation_warmup, first_pose_only, train_feet, segmentation_weight, rotations_weight,
-            betas_weight, joints_weight, vertices_weight, normals_weight, markers_weight, centroids_weight, markers,
-            vertex_step, body, gender, scan_points, refine, views: see `zoo.humans.arteq.module.ArtEq`.
+        optimizer, lr, schedule, segmentation_warmup, first_pose_only, train_feet, segmentation_weight,
+            rotations_weight, betas_weight, joints_weight, vertices_weight, normals_weight, markers_weight,
+            centroids_weight, markers, vertex_step, body, gender, scan_points, refine, views: see
+            `zoo.humans.arteq.module.ArtEq`.
     """
 
     network: PointNet
