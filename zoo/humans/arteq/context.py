@@ -163,8 +163,8 @@ class FramePoseHead(nn.Module):
         gather: Callable[[Tensor], Tensor],
         rotations: Tensor,
         neighbours: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Rotations (B, J, 3, 3), features (B, J, A, dim) of parts that know all others, and better logits (B, N, J).
+    ) -> tuple[Tensor, Tensor]:
+        """Rotations of the parts (B, J, 3, 3), and better logits (B, N, J).
 
         Args:
             points: (B, N, A, P) features of the points.
@@ -182,4 +182,4 @@ class FramePoseHead(nn.Module):
         x = self.norm(x)
         with full_precision(x):
             numbers = torch.einsum("bjac,jcn->bjan", x.to(self.matrices.dtype), self.matrices)
-            return rotation_of_frames(numbers.unflatten(-1, (3, 3)), rotations.to(numbers.dtype)), x, logits
+            return rotation_of_frames(numbers.unflatten(-1, (3, 3)), rotations.to(numbers.dtype)), logits

@@ -17,6 +17,7 @@ from zoo.humans.arteq.context import CloudContext, FramePoseHead, in_frames
 from zoo.humans.arteq.convolution import ConvSetting, SeparableBlock
 from zoo.humans.arteq.group import GroupName, KernelName, rotation_group
 from zoo.humans.arteq.heads import PartSegmentation, PoseHead, ShapeHead, interpolate, spread, three_nearest
+from zoo.humans.arteq.sizes import SizeHead
 
 NUM_PARTS = 22
 # SMPL's joints without the hands: a part each.
@@ -108,10 +109,10 @@ class ArtEqNetwork(nn.Module):
         kernel: ``"epn"``, the official convolutions; ``"orbit"``, whose kernel points the group permutes, with the
             nearest neighbours in any order of the points: faster, for new training.
         mlps, strides, radii, neighbors: see `conv_settings`.
-        attention_heads: of both heads.
+        attention_heads: of both heads of the paper.
         part_hidden: width of the segmentation.
         pose_value_dim: width of the pose head behind its attention.
-        shape_value_dim: numbers that each part contributes to the shape.
+        shape_value_dim: numbers that each part contributes to the shape, without context.
         kinematic_cond: each part sees its parent's features, too.
         context: how often points see the whole cloud, and parts the whole body, see `zoo.humans.arteq.context`; 0, as
             in the paper, for features of a part that depend on nothing far from it.
@@ -149,6 +150,7 @@ class ArtEqNetwork(nn.Module):
         width, times = mlps[-1][-1], 2 if kinematic_cond else 1
         self.context: CloudContext | None = None
         self.pose_head: PoseHead | FramePoseHead
+        self.shape_head: ShapeHead | SizeHead
         if context:
             self.context = CloudContext(width, context_dim, context_dim // 2, context)
             self.part_segmentation = PartSegmentation(2 * (context_dim // 2), part_hidden, NUM_PARTS)
@@ -157,12 +159,12 @@ class ArtEqNetwork(nn.Module):
             self.pose_head = FramePoseHead(
                 times * of_point, of_point, pose_value_dim, NUM_PARTS, context, rotations_seen
             )
-            of_part = pose_value_dim
+            self.shape_head = SizeHead(PARENTS, 3 * pose_value_dim, 10)
         else:
             self.part_segmentation = PartSegmentation(width, part_hidden, NUM_PARTS)
             of_part = times * width
             self.pose_head = PoseHead(of_part, attention_heads, pose_value_dim)
-        self.shape_head = ShapeHead(of_part, attention_heads, shape_value_dim, NUM_PARTS, 10)
+            self.shape_head = ShapeHead(of_part, attention_heads, shape_value_dim, NUM_PARTS, 10)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
@@ -198,8 +200,10 @@ class ArtEqNetwork(nn.Module):
             return torch.cat([parts[:, list(PARENTS)], parts], -1) if self.kinematic_cond else parts
 
         if isinstance(self.pose_head, FramePoseHead):
-            pose, parts, logits = self.pose_head(features, logits, gather, rotations, self.encoder.neighbours)
+            pose, logits = self.pose_head(features, logits, gather, rotations, self.encoder.neighbours)
+            betas = self.shape_head(points, logits.softmax(-1) if segmentation is None else segmentation)
         else:
             parts = gather(logits)
             pose = self.pose_head(parts, rotations)
-        return ArtEqOutput(logits.softmax(-1), pose, self.shape_head(parts.mean(2)), logits)
+            betas = self.shape_head(parts.mean(2))
+        return ArtEqOutput(logits.softmax(-1), pose, betas, logits)
