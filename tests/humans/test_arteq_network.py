@@ -9,7 +9,7 @@ import pytest
 import roma
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from tests import goldens
 from tests.goldens import relative_error, section
@@ -371,6 +371,22 @@ def test_where_the_cloud_lies_means_nothing_to_orbit_kernels(context: int) -> No
     out, moved = network(points), network(points + torch.tensor([3.0, -1.0, 2.0], dtype=torch.float64))
     assert (moved.segmentation - out.segmentation).abs().max() < 1e-9
     assert (moved.pose - out.pose).abs().max() < 1e-6
+
+
+def test_the_second_look_is_at_points_that_agree_with_a_part() -> None:
+    network: Any = network_of("tetrahedral", "orbit", context=2)
+    look = network.pose_head.looks[0]
+    points = torch.rand(1, 70, 3, generator=torch.Generator().manual_seed(14), dtype=torch.float64) - 0.5
+    for layer in (look.question, network.part_segmentation.fc_c):
+        nn.init.zeros_(layer.weight)
+        nn.init.zeros_(layer.bias)
+    assert network(points).logits.abs().max() == 0
+    nn.init.ones_(look.question.bias)
+    out = network(points)
+    assert out.logits.std(1).min() > 0.01  # points differ, parts do not: all ask the same
+    assert out.logits.std(2).max() < 1e-9
+    out.pose.sum().backward()
+    assert all(p.grad is not None for p in look.parameters())
 
 
 def test_a_matrix_of_each_frame_can_be_a_weight_of_each_rotation() -> None:

@@ -113,9 +113,12 @@ def test_shipped_weights_are_refined(batch: CloudBatch) -> None:
     near = batch["condition"] < 2  # wide poses may be too far off
     assert errors[1][near].mean() < 0.7 * errors[0][near].mean()
     assert errors[1][near].mean() < 0.03
-    # Nothing of the network's shape survives: it is the registration that finds it.
-    shapes = [(betas - truth.betas)[near].square().mean() for betas in (output.betas, refined["betas"])]
-    assert shapes[1] < shapes[0]
+    # The registration finds the shape without the network's, too.
+    nothing = torch.zeros_like(truth.betas)
+    alone = Registration(module.body)(batch["points"], output.segmentation, output.pose, nothing, 5)
+    shapes = [(betas - truth.betas)[near].square().mean() for betas in (nothing, alone.betas, output.betas)]
+    assert shapes[1] < 0.8 * shapes[0]
+    assert shapes[2] < 0.8 * shapes[0]
 
 
 @pytest.mark.parametrize(("rounds", "views"), [(-1, 1), (1, 0)])

@@ -25,6 +25,8 @@ RotationKind = Literal["none", "haar", "euler"]
 # What test bodies differ in from training: nothing, any global rotation, wider poses, both.
 CONDITIONS = ("", "rotated", "wide", "rotated_wide")
 _WIDE = 1.6
+# Joints of SMPL that stay together when limbs are mixed.
+_LIMBS = ((1,), (2,), (4, 7, 10), (5, 8, 11), (3, 6, 9), (12, 15), (13, 16), (14, 17), (18, 20, 22), (19, 21, 23))
 _VALIDATION, _TEST = 2**31 + 4, 2**31 + 5
 
 
@@ -153,6 +155,22 @@ def draw_bodies(count: int, rng: np.random.Generator, mocap: float, amplitude: f
     return torch.from_numpy(pose).float(), torch.from_numpy(betas).float()
 
 
+def mix_limbs(pose: Tensor, share: float, rng: np.random.Generator) -> Tensor:
+    """Poses (N, 72) of which a share has each limb of another person; no joint's angles become wider for it.
+
+    Args:
+        pose: of the people.
+        share: of the people that are mixed.
+        rng: the generator.
+    """
+    joints = pose.unflatten(1, (24, 3))
+    out, mixed = joints.clone(), torch.from_numpy(rng.random(len(pose)) < share)
+    for limb in map(list, _LIMBS):
+        others = torch.from_numpy(rng.permutation(len(pose)))
+        out[:, limb] = torch.where(mixed[:, None, None], joints[others][:, limb], joints[:, limb])
+    return out.flatten(1)
+
+
 def people_under_conditions(each: int, seed: int, mocap: float) -> Bodies:
     """The same people under every one of the `CONDITIONS`, `each` people.
 
@@ -190,6 +208,7 @@ class BodyClouds(pl.LightningDataModule):
         noise: standard deviation of the points, metres.
         shared_sampling: one sampling for a whole batch, as the official code has it, in training.
         mocap: share of the poses that are frames of real motion.
+        mixed: share of the training poses whose limbs are of different people.
         body: model file or folder, see `zoo.humans.body.load_body`; None for the stand-in.
         gender: of the body.
         num_workers: worker processes.
@@ -207,6 +226,7 @@ class BodyClouds(pl.LightningDataModule):
         noise: float = 0.001,
         shared_sampling: bool = False,
         mocap: float = 0.25,
+        mixed: float = 0.0,
         body: str | None = None,
         gender: str = "neutral",
         num_workers: int = 0,
@@ -223,7 +243,9 @@ class BodyClouds(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[CloudBatch]:
         """Training clouds."""
         own = self.hparams
-        pose, betas = draw_bodies(own["bodies"], np.random.default_rng([11, own["seed"]]), own["mocap"])
+        rng = np.random.default_rng([11, own["seed"]])
+        pose, betas = draw_bodies(own["bodies"], rng, own["mocap"])
+        pose = mix_limbs(pose, own["mixed"], rng)
         dataset = Bodies(pose, betas, torch.zeros(len(pose), dtype=torch.long), own["rotation"], own["seed"])
         collate = self._collate(own["shared_sampling"])
         return train_loader(dataset, own["batch_size"], self.trainer, own["seed"], own["num_workers"], collate)

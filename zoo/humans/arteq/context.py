@@ -7,6 +7,8 @@ partwise equivariance is given up for that of the whole body.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -107,6 +109,30 @@ def rotation_of_frames(matrices: Tensor, rotations: Tensor) -> Tensor:
     return nearest_rotation((rotations @ matrices).sum(-3))
 
 
+class SecondLook(nn.Module):
+    """Parts that have seen each other ask all points again which are theirs, and take in the features of those.
+
+    Args:
+        dim: channels of a part.
+        dim_point: of a point.
+        dim_in: of what is gathered for a part.
+        width: of questions and answers.
+    """
+
+    def __init__(self, dim: int, dim_point: int, dim_in: int, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.question = nn.Linear(dim, width)
+        self.answer = nn.Linear(dim_point, width)
+        self.lift = nn.Linear(dim_in, dim)
+
+    def agreement(self, parts: Tensor, points: Tensor) -> Tensor:
+        """Parts (B, J, A, C) and points (B, N, A, P) -> (B, N, J): sums over all frames, so no frame is special."""
+        questions, answers = self.question(self.norm(parts)).flatten(2), self.answer(points).flatten(2)
+        total: Tensor = answers @ questions.mT / questions.shape[2] ** 0.5
+        return total
+
+
 class FramePoseHead(nn.Module):
     """Each rotation's frame names a matrix for each part; turned back, their sum's nearest rotation is the part's.
 
@@ -114,32 +140,46 @@ class FramePoseHead(nn.Module):
 
     Args:
         dim_in: channels of a part.
+        dim_point: of a point.
         dim: width.
         parts: of the body.
-        blocks: how often the parts see each other.
+        blocks: how often the parts see each other; from the second time on, they look at the points again before.
         neighbours: K, how many rotations each sees.
     """
 
-    def __init__(self, dim_in: int, dim: int, parts: int, blocks: int, neighbours: int) -> None:
+    def __init__(self, dim_in: int, dim_point: int, dim: int, parts: int, blocks: int, neighbours: int) -> None:
         super().__init__()
         self.lift = nn.Linear(dim_in, dim)
         self.identity = nn.Parameter(0.1 * torch.randn(parts, 1, dim))
         self.blocks = nn.ModuleList(BodyBlock(dim, parts, neighbours) for _ in range(blocks))
+        self.looks = nn.ModuleList(SecondLook(dim, dim_point, dim_in, dim // 2) for _ in range(blocks - 1))
         self.norm = nn.LayerNorm(dim)
         self.matrices = nn.Parameter(torch.randn(parts, dim, 9) / dim**0.5)
 
-    def forward(self, features: Tensor, rotations: Tensor, neighbours: Tensor) -> tuple[Tensor, Tensor]:
-        """Rotations of the parts (B, J, 3, 3), and features (B, J, A, dim) of bodies that know all their parts.
+    def forward(
+        self,
+        points: Tensor,
+        logits: Tensor,
+        gather: Callable[[Tensor], Tensor],
+        rotations: Tensor,
+        neighbours: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Rotations of the parts (B, J, 3, 3), and better logits (B, N, J).
 
         Args:
-            features: (B, J, A, C) of the parts.
+            points: (B, N, A, P) features of the points.
+            logits: (B, N, J) of the parts at the points.
+            gather: from logits to features (B, J, A, C) of the parts.
             rotations: (A, 3, 3).
             neighbours: (A, K), see `zoo.humans.arteq.group.RotationGroup`.
         """
-        x = self.lift(features) + self.identity
-        for block in self.blocks:
-            x = block(x, neighbours)
+        first, *others = self.blocks
+        x = first(self.lift(gather(logits)) + self.identity, neighbours)
+        for look, block in zip(self.looks, others, strict=True):
+            assert isinstance(look, SecondLook)
+            logits = logits + look.agreement(x, points)
+            x = block(x + look.lift(gather(logits)), neighbours)
         x = self.norm(x)
         with full_precision(x):
             numbers = torch.einsum("bjac,jcn->bjan", x.to(self.matrices.dtype), self.matrices)
-            return rotation_of_frames(numbers.unflatten(-1, (3, 3)), rotations.to(numbers.dtype)), x
+            return rotation_of_frames(numbers.unflatten(-1, (3, 3)), rotations.to(numbers.dtype)), logits

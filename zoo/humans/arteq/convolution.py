@@ -169,7 +169,9 @@ class IntraConv(nn.Module):
 def _mix_all(features: Tensor, weight: Tensor, table: Tensor) -> Tensor:
     """`_mix` where every rotation is every other's neighbour: one matrix of all, and nothing to gather."""
     # Rotation a takes from b what stands at k with table[a, k] = b.
-    matrix = weight[:, :, table.argsort(1)].permute(3, 1, 2, 0)  # (A from, C, A to, O)
+    # index_select, whose backward pass takes half the time of an index's.
+    spread = weight.index_select(2, table.argsort(1).flatten()).unflatten(2, table.shape)
+    matrix = spread.permute(3, 1, 2, 0)  # (A from, C, A to, O)
     mixed: Tensor = features.flatten(2) @ matrix.flatten(2).flatten(0, 1).to(features.dtype)
     return mixed.unflatten(2, (len(table), -1))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from zoo.humans.arteq.group import GroupName, KernelName
 from zoo.humans.arteq.losses import LossWeights
 from zoo.humans.arteq.network import ArtEqNetwork
-from zoo.humans.arteq.regression import CloudRegression, Schedule
+from zoo.humans.arteq.regression import CloudRegression, OptimizerName, Schedule
 from zoo.registry import register_model
 
 
@@ -16,7 +16,8 @@ class ArtEq(CloudRegression):
     Args:
         group, kernel, mlps, strides, radii, neighbors, attention_heads, part_hidden, pose_value_dim,
             shape_value_dim, kinematic_cond, context, context_dim: see `zoo.humans.arteq.network.ArtEqNetwork`.
-        lr: learning rate of Adam.
+        optimizer: ``"adam"`` (the paper's), or ``"muon"``, see `zoo.humans.arteq.muon.Muon`.
+        lr: learning rate of Adam, and with Muon of the parameters that are no matrices.
         schedule: ``"constant"`` (the paper's), or ``"cosine"``, with a rise before it.
         segmentation_warmup: epochs, or part of one, in which features are gathered by the true parts.
         first_pose_only: as the official code, learn rotations from the first body of each batch only.
@@ -50,6 +51,7 @@ class ArtEq(CloudRegression):
         kinematic_cond: bool = True,
         context: int = 0,
         context_dim: int = 64,
+        optimizer: OptimizerName = "adam",
         lr: float = 1e-4,
         schedule: Schedule = "constant",
         segmentation_warmup: float = 1.0,

@@ -17,6 +17,7 @@ from zoo.humans.arteq.context import CloudContext, FramePoseHead, in_frames
 from zoo.humans.arteq.convolution import ConvSetting, SeparableBlock
 from zoo.humans.arteq.group import GroupName, KernelName, rotation_group
 from zoo.humans.arteq.heads import PartSegmentation, PoseHead, ShapeHead, interpolate, spread, three_nearest
+from zoo.humans.arteq.sizes import SizeHead
 
 NUM_PARTS = 22
 # SMPL's joints without the hands: a part each.
@@ -108,10 +109,10 @@ class ArtEqNetwork(nn.Module):
         kernel: ``"epn"``, the official convolutions; ``"orbit"``, whose kernel points the group permutes, with the
             nearest neighbours in any order of the points: faster, for new training.
         mlps, strides, radii, neighbors: see `conv_settings`.
-        attention_heads: of both heads.
+        attention_heads: of both heads of the paper.
         part_hidden: width of the segmentation.
         pose_value_dim: width of the pose head behind its attention.
-        shape_value_dim: numbers that each part contributes to the shape.
+        shape_value_dim: numbers that each part contributes to the shape, without context.
         kinematic_cond: each part sees its parent's features, too.
         context: how often points see the whole cloud, and parts the whole body, see `zoo.humans.arteq.context`; 0, as
             in the paper, for features of a part that depend on nothing far from it.
@@ -149,18 +150,21 @@ class ArtEqNetwork(nn.Module):
         width, times = mlps[-1][-1], 2 if kinematic_cond else 1
         self.context: CloudContext | None = None
         self.pose_head: PoseHead | FramePoseHead
+        self.shape_head: ShapeHead | SizeHead
         if context:
             self.context = CloudContext(width, context_dim, context_dim // 2, context)
             self.part_segmentation = PartSegmentation(2 * (context_dim // 2), part_hidden, NUM_PARTS)
-            of_part = times * (context_dim // 2 + 3)  # with the part's place
+            of_point = context_dim // 2 + 3  # with its place
             rotations_seen = self.encoder.neighbours.shape[1]
-            self.pose_head = FramePoseHead(of_part, pose_value_dim, NUM_PARTS, context, rotations_seen)
-            of_part = pose_value_dim
+            self.pose_head = FramePoseHead(
+                times * of_point, of_point, pose_value_dim, NUM_PARTS, context, rotations_seen
+            )
+            self.shape_head = SizeHead(PARENTS, 3 * pose_value_dim, 10)
         else:
             self.part_segmentation = PartSegmentation(width, part_hidden, NUM_PARTS)
             of_part = times * width
             self.pose_head = PoseHead(of_part, attention_heads, pose_value_dim)
-        self.shape_head = ShapeHead(of_part, attention_heads, shape_value_dim, NUM_PARTS, 10)
+            self.shape_head = ShapeHead(of_part, attention_heads, shape_value_dim, NUM_PARTS, 10)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
@@ -181,24 +185,25 @@ class ArtEqNetwork(nn.Module):
             places = points - centre
             features = self.context(features, support - centre, places, near, rotations)
             invariant = torch.cat([features.mean(2), features.amax(2)], -1)
+            features = torch.cat([features, in_frames(places, rotations).to(features.dtype)], -1)
         logits = self.part_segmentation(invariant)
-        found = logits.softmax(-1)
-        shares = F.normalize(found if segmentation is None else segmentation, p=1.0, dim=1)  # of the points in a part
-        if self.context is None:
-            # The mean over points of interpolated features is one over the support points: features of all points
-            # and rotations are never made.
-            parts = _weighted(features, spread(shares, *near, features.shape[1]))
-        else:
-            parts = torch.cat([_weighted(features, shares), in_frames(shares.mT @ places, rotations)], -1)
-        if self.kinematic_cond:
-            parts = torch.cat([parts[:, list(PARENTS)], parts], -1)
+
+        def gather(logits: Tensor) -> Tensor:
+            """Features of the parts (B, J, A, C)."""
+            belongs = logits.softmax(-1) if segmentation is None else segmentation
+            shares = F.normalize(belongs, p=1.0, dim=1)  # of the points in a part
+            if self.context is None:
+                # The mean over points of interpolated features is one over the support points: features of all points
+                # and rotations are never made.
+                shares = spread(shares, *near, features.shape[1])
+            parts = (shares.mT @ features.flatten(2)).unflatten(2, features.shape[2:])
+            return torch.cat([parts[:, list(PARENTS)], parts], -1) if self.kinematic_cond else parts
+
         if isinstance(self.pose_head, FramePoseHead):
-            pose, parts = self.pose_head(parts, rotations, self.encoder.neighbours)
+            pose, logits = self.pose_head(features, logits, gather, rotations, self.encoder.neighbours)
+            betas = self.shape_head(points, logits.softmax(-1) if segmentation is None else segmentation)
         else:
+            parts = gather(logits)
             pose = self.pose_head(parts, rotations)
-        return ArtEqOutput(found, pose, self.shape_head(parts.mean(2)), logits)
-
-
-def _weighted(features: Tensor, shares: Tensor) -> Tensor:
-    """Features (B, S, A, C) summed with the shares (B, S, J) -> (B, J, A, C)."""
-    return (shares.mT @ features.flatten(2)).unflatten(2, features.shape[2:])
+            betas = self.shape_head(parts.mean(2))
+        return ArtEqOutput(logits.softmax(-1), pose, betas, logits)

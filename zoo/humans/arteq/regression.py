@@ -17,6 +17,7 @@ from zoo.data.body_clouds import CONDITIONS, CloudBatch
 from zoo.errors import ConfigError
 from zoo.humans.arteq import figures
 from zoo.humans.arteq.losses import BodyState, LossWeights, losses, total
+from zoo.humans.arteq.muon import Muon
 from zoo.humans.arteq.network import NUM_PARTS, ArtEqOutput
 from zoo.humans.arteq.parts import EMPTY_PARTS, body_rotations, global_rotations
 from zoo.humans.arteq.registration import Registered, Registration
@@ -26,6 +27,7 @@ from zoo.humans.metrics import MeanPointError
 from zoo.humans.rotations import rotmat_to_rotvec, rotvec_to_rotmat
 from zoo.module import ZooModule
 
+OptimizerName = Literal["adam", "muon"]
 Schedule = Literal["constant", "cosine"]
 # Share of the steps in which the learning rate rises.
 _RISE = 0.1
@@ -223,11 +225,15 @@ class CloudRegression(ZooModule):
         return self._found(batch["points"])
 
     def configure_optimizers(self) -> Any:
-        """Adam, at a constant rate (the paper's), or up in the first tenth of the steps and down a cosine."""
-        # One pass over all parameters: a tenth of a step's time with networks this small. In mixed precision Lightning
-        # refuses to clip the gradients of a fused optimizer.
-        fused = self.trainer.precision == "32-true"
-        optimizer = torch.optim.Adam(self.network.parameters(), lr=self.hparams["lr"], fused=fused)
+        """Adam or Muon, at a constant rate (the paper's), or up in the first tenth of the steps and down a cosine."""
+        optimizer: torch.optim.Optimizer
+        if self.hparams["optimizer"] == "muon":
+            optimizer = Muon(self.network, self.hparams["lr"])
+        else:
+            # One pass over all parameters: a tenth of a step's time with networks this small. In mixed precision
+            # Lightning refuses to clip the gradients of a fused optimizer.
+            fused = self.trainer.precision == "32-true"
+            optimizer = torch.optim.Adam(self.network.parameters(), lr=self.hparams["lr"], fused=fused)
         if self.hparams["schedule"] == "constant":
             return optimizer
         steps = max(1, int(self.trainer.estimated_stepping_batches))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from zoo.humans.arteq.losses import LossWeights
-from zoo.humans.arteq.regression import CloudRegression, Schedule
+from zoo.humans.arteq.regression import CloudRegression, OptimizerName, Schedule
 from zoo.humans.pointnet.network import PointNet
 from zoo.registry import register_model
 
@@ -15,9 +15,10 @@ class PointNetRegression(CloudRegression):
     Args:
         widths, part_hidden, attention_heads, shape_value_dim, part_dim: see
             `zoo.humans.pointnet.network.PointNet`.
-        lr, schedule, segmentation_warmup, first_pose_only, train_feet, segmentation_weight, rotations_weight,
-            betas_weight, joints_weight, vertices_weight, normals_weight, markers_weight, centroids_weight, markers,
-            vertex_step, body, gender, scan_points, refine, views: see `zoo.humans.arteq.module.ArtEq`.
+        optimizer, lr, schedule, segmentation_warmup, first_pose_only, train_feet, segmentation_weight,
+            rotations_weight, betas_weight, joints_weight, vertices_weight, normals_weight, markers_weight,
+            centroids_weight, markers, vertex_step, body, gender, scan_points, refine, views: see
+            `zoo.humans.arteq.module.ArtEq`.
     """
 
     network: PointNet
@@ -29,6 +30,7 @@ class PointNetRegression(CloudRegression):
         attention_heads: int = 8,
         shape_value_dim: int = 6,
         part_dim: int = 64,
+        optimizer: OptimizerName = "adam",
         lr: float = 1e-3,
         schedule: Schedule = "cosine",
         segmentation_warmup: float = 1.0,
