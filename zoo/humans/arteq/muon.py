@@ -1,6 +1,7 @@
 """Muon: momentum whose update of a matrix is the nearest orthogonal one; Adam for what is no matrix.
 
-Source: Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024.
+Source: Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024. torch has a Muon from 2.9 on,
+for matrices of two axes alone.
 """
 
 from __future__ import annotations
