@@ -126,6 +126,7 @@ def module() -> Any:
 _GRU = {"num_steps": 2, "recurrent_hidden_channels": 4, "recurrent_num_layers": 2}
 SMALL_NETWORKS = [
     ("mri/recurrentvarnet", {**_GRU, "sensitivity_filters": 2, "data_gradient": True, "rms_scaling": True}),
+    ("mri/recurrentvarnet", {**_GRU, "opening_iterations": 3, "closing_iterations": 3, "rms_scaling": True}),
     ("mri/rim", {"cell": "mgu", "hidden_channels": 4, "length": 2}),
     ("mri/varnet", {"num_cascades": 2, "chans": 2, "pools": 2, "sens_chans": 2, "sens_pools": 2}),
 ]
