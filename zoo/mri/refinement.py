@@ -4,7 +4,8 @@ A network that was trained on other data than those it meets removes or misplace
 with the samples. Three remedies need no truth. The network is trained on for a while to predict a part of the slice's
 own samples from the others (self-supervised: Yaman et al., MRM 84, 2020; zero-shot: Yaman et al., ICLR 2022, arXiv
 2102.07737); its image is brought into agreement with the samples through ESPIRiT maps; and it sees the slice mirrored
-along both axes, too, which averages some of its errors away.
+along both axes, too, which averages some of its errors away. In the end the result is averaged with that of wavelets,
+whose errors are others.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from zoo.data.kspace import KSpaceBatch
 from zoo.mri import schedule
+from zoo.mri.baselines import L1Wavelet
 from zoo.mri.fourier import fft2, ifft2
 from zoo.mri.operators import SenseOperator, conjugate_gradient, expand, reduce
 from zoo.mri.sensitivity import real_maps
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from zoo.mri.reconstructor import Reconstructor
 
 CLOSING_ITERATIONS = 6
+WAVELETS = L1Wavelet(0.003, iterations=30)  # few, which keeps noise out
 VIEWS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))  # axes along which the slice is mirrored
 
 
@@ -48,13 +51,15 @@ class Refinement:
         lr: peak learning rate of Adam, which falls to 0 along a cosine.
         asked: part of the samples outside the centre that each step asks for, drawn anew each time.
         closing_weight: of the network's image against the samples.
+        share: of the network in the average with wavelets.
         seed: of what is asked for.
     """
 
-    steps: int = 100
-    lr: float = 2e-3
-    asked: float = 0.3
+    steps: int = 150
+    lr: float = 5e-3
+    asked: float = 0.15
     closing_weight: float = 0.03
+    share: float = 0.5
     seed: int = 0
 
     def __call__(self, module: Reconstructor, batch: KSpaceBatch) -> Tensor:
@@ -64,6 +69,16 @@ class Refinement:
             module: whose network reconstructs; it stays as it is.
             batch: slices that were not seen in training, in scaled units; only what was measured of them is used.
         """
+        return self.average(self.learned(module, batch), batch, module.centered)
+
+    def average(self, learned: Tensor, batch: KSpaceBatch, centered: bool = True) -> Tensor:
+        """The mean, weighted by `share`, of the network's k-space and that of wavelets."""
+        maps = real_maps(batch["masked_kspace"], batch["acs_mask"], centered)
+        image = WAVELETS(batch["masked_kspace"], batch["sampling_mask"], maps, centered)
+        return self.share * learned + (1 - self.share) * fft2(expand(image, maps), centered)
+
+    def learned(self, module: Reconstructor, batch: KSpaceBatch) -> Tensor:
+        """The k-space before it is averaged with that of wavelets; arguments and result as of a call."""
         maps = real_maps(batch["masked_kspace"], batch["acs_mask"], module.centered)
         views = [_view(batch, maps, axes, module.centered) for axes in VIEWS]
         weights = {name: tensor.clone() for name, tensor in module.network.state_dict().items()}
