@@ -120,7 +120,7 @@ def _epoch(config: str, options: list[str]) -> tuple[Callable[[], object], int]:
     It has batches of each kind in about the config's proportion.
     """
     full = resolve(compose(config, options)).data.arguments
-    small = [f"data.{key}={math.ceil(full[key] / 16)}" for key in ("train_volumes", "train_volumes_3d")]
+    small = [f"++data.{key}={math.ceil(full.get(key, 0) / 16)}" for key in ("train_volumes", "train_volumes_3d")]
     checked = resolve(compose(config, [*options, *small, "+data.slices=2", "+data.val_volumes=1"]))
     module: Any = zoo.create_model(checked.model.name, **checked.model.arguments)
     data: Any = zoo.create_data(checked.data.name, **checked.data.arguments)
