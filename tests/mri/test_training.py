@@ -25,7 +25,7 @@ from zoo.mri.real_slice import evaluate, read
 from zoo.mri.refinement import hold_out
 
 QUIET = ["callbacks.progress_bar=null", "callbacks.rich_model_summary=null", "logger={csv: {}}"]
-DATA = ["size=[32,32]", "coils=4", "slices=2", "snr=[40,40]", "batch_size=1"]
+DATA = ["size=[32,32]", "train_volumes_3d=0", "coils=4", "slices=2", "snr=[40,40]", "batch_size=1"]
 TINY = {
     "data": [*DATA, "train_volumes=40", "val_volumes=1", "test_volumes=2"],
     "model": ["baselines=[zero-filled]", "real_slice=false", "warmup_steps=10"],
