@@ -20,7 +20,7 @@ from zoo.mri.refinement import Refinement
 from zoo.viz.save import save_figures
 
 
-def run(weights: str = "mri/recurrentvarnet-phantom", refine_steps: int = 150, seeds: tuple[int, ...] = (0,)) -> Report:
+def run(weights: str = "mri/recurrentvarnet-phantom", refine_steps: int = 200, seeds: tuple[int, ...] = (0,)) -> Report:
     """Holds out, asks all of them and draws the first answer.
 
     Args:

@@ -273,8 +273,8 @@ class Reconstructor(ZooModule):
             center_fraction: of those lines.
             margin: slices to leave out at either end.
             refine_steps: for data unlike those of the training, improve each slice by what is known of it alone,
-                see `zoo.mri.refinement`, with so many steps of training on its samples; 150 is a good number, 0
-                leaves the network as it is, and by default the network's reconstruction is not improved.
+                see `zoo.mri.refinement`, with so many steps of training on its samples; 200 is a good number, 0
+                leaves the network's weights as they are, and by default its reconstruction is not improved.
 
         Raises:
             DataError: the input can't be read, is not undersampled, or the output's format is unknown.

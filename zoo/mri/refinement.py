@@ -55,7 +55,7 @@ class Refinement:
         seed: of what is asked for.
     """
 
-    steps: int = 150
+    steps: int = 200
     lr: float = 5e-3
     asked: float = 0.15
     closing_weight: float = 0.03
