@@ -19,7 +19,9 @@ from zoo import predict, weights
 from zoo.config import compose, compose_run, list_configs, resolve
 from zoo.engine.run import train
 from zoo.errors import ConfigError, DataError
+from zoo.mri.fourier import ifft2
 from zoo.mri.hdf5 import write_calgary, write_fastmri
+from zoo.mri.operators import reduce
 from zoo.mri.phantom import generate
 from zoo.mri.real_slice import evaluate, read
 from zoo.mri.refinement import hold_out
@@ -177,6 +179,22 @@ class TestInvariances:
         mixed.abs().sum().backward()
         assert mixed.dtype == torch.complex64
         assert (mixed - expected).abs().max() < 0.02 * expected.abs().max()
+
+    def test_the_complex_loss_sees_the_phase(self, module: Any, batch: Any) -> None:
+        """Beside what the relative loss sees: the error of the combined image, relative to its norm."""
+        relative, both = (self.objective(module, batch, loss) for loss in ("relative", "complex"))
+        combined = reduce(ifft2(module.kspace(batch)), batch["sensitivity_map"])
+        error = (combined - batch["image"]).flatten(1).norm(dim=1) / batch["image"].flatten(1).norm(dim=1)
+        assert both - relative == pytest.approx(float(error.detach().mean()), rel=1e-4)
+        turned = {**batch, "image": -batch["image"]}
+        assert self.objective(module, turned, "relative") == relative
+        assert self.objective(module, turned, "complex") > both + 1
+
+    @staticmethod
+    def objective(module: Any, batch: Any, loss: str) -> float:
+        module.loss = loss
+        with torch.no_grad():
+            return float(module.objective(batch))
 
     def test_checkpointing_changes_nothing(self, batch: Any) -> None:
         arguments = {"num_steps": 2, "recurrent_hidden_channels": 4, "recurrent_num_layers": 2}
