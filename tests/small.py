@@ -41,7 +41,7 @@ SMALL = {
         *("data.train_volumes=2", "data.val_volumes=1", "data.test_volumes=1", "data.slices=1", "data.size=[40,36]"),
         "model.baselines=[zero-filled]",
     ],
-    "mri/recurrentvarnet": ["model.real_slice=false"],
+    "mri/recurrentvarnet": ["model.real_slice=false", "data.train_volumes_3d=1", "data.size_3d=[64,56]"],
     "mri/rim": ["model.real_slice=false"],
     "mri/varnet": ["model.real_slice=false"],
     "mri/diffusion": ["model.steps=1", "model.n_samples=2"],

@@ -158,7 +158,25 @@ class TestSlices:
         assert (one.volumes["val"][0].kspace == other.volumes["val"][0].kspace).all()
         assert not np.allclose(one.volumes["train"][0].kspace, other.volumes["train"][0].kspace)
 
+    def test_slices_of_3d_scans_join_the_training(self) -> None:
+        """They have a size and discs of points of their own, and share no batch with the others."""
+        options = {"train_volumes_3d": 2, "size_3d": (64, 56), "batch_size": 2, "masks": ("equispaced",)}
+        data: Any = zoo.create_data("mri/phantom", **{**SMALL, **options})
+        data.setup("fit")
+        assert len({volume.name for volume in data.volumes["train"]}) == SMALL["train_volumes"] + 2
+        train = KSpaceSlices(data.volumes["train"], data.preparation, data.train_masks, True)
+        for index in range(len(train)):
+            sample = train[EpochIndex(index, 0)]
+            along_lines = (sample["sampling_mask"] == sample["sampling_mask"][:, :1]).all()
+            is_3d = index >= len(train) - 2 * SMALL["slices"]
+            assert sample["target"].shape == ((64, 56) if is_3d else SMALL["size"])
+            assert along_lines != is_3d
+        data.setup("test")
+        assert {volume.shape[1:] for volume in data.volumes["val"] + data.volumes["test"]} == {SMALL["size"]}
+
     def test_rates_and_fractions_must_pair(self) -> None:
+        with pytest.raises(ConfigError, match=r"1 rates and data\.center_fractions_3d 4"):
+            zoo.create_data("mri/phantom", accelerations_3d=(2.0,))
         with pytest.raises(ConfigError, match=r"3 rates and data\.center_fractions 2"):
             zoo.create_data("mri/phantom", accelerations=(2.0, 4.0, 8.0))
 

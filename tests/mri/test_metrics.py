@@ -141,6 +141,13 @@ def test_relative_l1_does_not_depend_on_the_unit(volume: tuple[Tensor, Tensor]) 
     assert losses.relative_l1(1.5 * y, y).item() == pytest.approx(0.5, rel=1e-5)
 
 
+def test_relative_l2_sees_phase() -> None:
+    x = torch.randn(2, 5, 4, dtype=torch.complex64)
+    assert losses.relative_l2(0.3 * x, x).item() == pytest.approx(0.7, rel=1e-5)
+    assert losses.relative_l2(1j * x, x).item() == pytest.approx(2**0.5, rel=1e-5)
+    assert losses.relative_l2(0 * x, 0 * x) == 0
+
+
 class TestSchedules:
     def test_warm_up_and_steps(self) -> None:
         """The official values; their milestones are 20 and 40."""

@@ -12,11 +12,13 @@ import zoo
 from tests.goldens import section
 from tests.mri.golden import cplx, error, load, mask_of, meta
 from zoo.errors import WeightsError
+from zoo.mri.baselines import SenseCG
 from zoo.mri.convgru import ConvGRU
 from zoo.mri.fourier import ifft2
 from zoo.mri.official_keys import gru_from_official
-from zoo.mri.operators import SenseOperator, from_channels, rss, to_channels
+from zoo.mri.operators import SenseOperator, from_channels, normalize_maps, reduce, rss, to_channels
 from zoo.mri.recurrentvarnet.convert import export_official
+from zoo.mri.recurrentvarnet.network import CLOSING_WEIGHT, OPENING_WEIGHT
 from zoo.mri.rim.cells import CELLS
 from zoo.mri.rim.network import log_likelihood_gradient
 from zoo.mri.unet import NormUNet, UNet
@@ -92,6 +94,53 @@ class TestRecurrentVarNet:
         official = section(golden, "w/")
         assert exported.keys() == official.keys()
         assert all(torch.equal(exported[name], official[name]) for name in official)
+
+
+class TestOpeningAndClosing:
+    """Conjugate gradients before the first step and after the last."""
+
+    @pytest.fixture
+    def scan(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Samples, mask and maps of an image that is not centred at any symmetric place."""
+        torch.manual_seed(0)
+        maps = normalize_maps(torch.randn(2, 3, 13, 10, dtype=torch.complex64))
+        mask = torch.rand(2, 1, 13, 10) < 0.6
+        image = torch.randn(2, 13, 10, dtype=torch.complex64)
+        return SenseOperator(maps, mask).forward(image), mask, maps
+
+    @staticmethod
+    def network(**options: Any) -> Any:
+        sizes = {"num_steps": 1, "recurrent_hidden_channels": 4, "recurrent_num_layers": 1, "rms_scaling": True}
+        return zoo.create_model("mri/recurrentvarnet", **sizes, **options).network
+
+    @pytest.mark.parametrize("centered", [True, False])
+    def test_without_steps_the_opening_is_sense(self, scan: tuple[Tensor, Tensor, Tensor], centered: bool) -> None:
+        """Steps of weight 0 leave k-space as it is; SENSE begins at 0 and the opening one iteration later."""
+        network = self.network(opening_iterations=40, fft_centered=centered)
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.zero_()
+            kspace, mask, maps = scan
+            image = SenseCG(OPENING_WEIGHT, iterations=40)(kspace, mask, maps, centered)
+            expected = SenseOperator(maps, torch.ones_like(mask), centered).forward(image)
+            assert error(network(kspace, mask, maps), expected) < 1e-4
+
+    @pytest.mark.parametrize("centered", [True, False])
+    def test_closing_balances_the_samples_and_the_steps(
+        self, scan: tuple[Tensor, Tensor, Tensor], centered: bool
+    ) -> None:
+        """The gradient of ||A x - y||^2 + weight ||x - x_steps||^2 vanishes, and the weight has one of its own."""
+        torch.manual_seed(1)
+        network = self.network(closing_iterations=60, fft_centered=centered)
+        kspace, mask, maps = scan
+        closed = network(kspace, mask, maps)
+        before = self.network(fft_centered=centered)
+        before.load_state_dict({k: v for k, v in network.state_dict().items() if k != "log_closing_weight"})
+        prior, image = (reduce(ifft2(k, centered), maps) for k in (before(kspace, mask, maps), closed))
+        gradient = SenseOperator(maps, mask, centered).gradient(image, kspace) + CLOSING_WEIGHT * (image - prior)
+        assert gradient.abs().max() < 1e-4 * kspace.abs().max()
+        closed.abs().square().sum().backward()
+        assert network.log_closing_weight.grad.abs() > 0
 
 
 def test_checkpoints_in_all_their_wrappings() -> None:

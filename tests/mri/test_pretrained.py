@@ -38,4 +38,4 @@ def test_the_real_slice_is_predicted_as_recorded() -> None:
     errors = real_slice.evaluate(module, {}, refinements).errors  # type: ignore[arg-type]
     recorded = get_entry(NAME).metrics["test/real-slice/network/held-out-nmse"]
     assert errors["network"] == pytest.approx(recorded, rel=0.01)
-    assert errors["refined"] == pytest.approx(0.0778, rel=0.02)  # the card's
+    assert errors["refined"] == pytest.approx(0.0788, rel=0.02)  # the card's

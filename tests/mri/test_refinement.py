@@ -16,7 +16,7 @@ from zoo.mri.masks import MaskFunction
 from zoo.mri.operators import expand, reduce
 from zoo.mri.phantom import generate
 from zoo.mri.pipeline import Preparation, RawSlice, as_batch
-from zoo.mri.refinement import Refinement
+from zoo.mri.refinement import VIEWS, Refinement, reflect
 from zoo.mri.sensitivity import acs_maps, real_maps
 
 
@@ -43,19 +43,31 @@ def error(kspace: torch.Tensor, batch: Any) -> float:
     return float(wrong.abs().square().sum() / right.abs().square().sum())
 
 
+@pytest.mark.parametrize("centered", [True, False])
+def test_mirroring_an_image_mirrors_its_kspace(centered: bool) -> None:
+    for shape in ((6, 8), (7, 5), (6, 5)):
+        image = torch.randn(2, *shape, dtype=torch.complex128)
+        for axes in VIEWS:
+            mirrored = reflect(image, axes, centered)
+            torch.testing.assert_close(fft2(mirrored, centered), reflect(fft2(image, centered), axes, centered))
+            assert torch.equal(reflect(mirrored, axes, centered), image)
+    assert (reflect(image, (-1,), centered) != image).any()
+
+
 def test_each_part_brings_the_network_nearer_to_what_was_not_sampled(batch: Any) -> None:
-    """Agreement with the samples, training on them, and averaging with wavelets; the network stays as it is."""
+    """Agreement with the samples and other views, training on them, and averaging; the network stays as it is."""
     module: Any = zoo.load_pretrained("mri/recurrentvarnet-phantom")
     before = {name: tensor.clone() for name, tensor in module.network.state_dict().items()}
     with torch.no_grad():
         alone = error(module.kspace(batch), batch)
-        closed = error(Refinement(steps=0, share=1.0)(module, batch), batch)
-        trained = error(Refinement(steps=40, share=1.0)(module, batch), batch)
-        wavelets = error(Refinement(steps=0, share=0.0)(module, batch), batch)
-        averaged = error(Refinement(steps=40)(module, batch), batch)
-    assert closed < 0.6 * alone
-    assert trained < 0.93 * closed
-    assert averaged < 0.96 * wavelets < trained
+        closed = error(Refinement(steps=0).learned(module, batch), batch)
+        learned = Refinement(steps=40).learned(module, batch)
+        trained = error(learned, batch)
+        wavelets = error(Refinement(share=0.0).average(learned, batch), batch)
+        averaged = error(Refinement().average(learned, batch), batch)
+    assert closed < 0.93 * alone
+    assert trained < 0.95 * closed
+    assert averaged < 0.95 * min(wavelets, trained)
     after = module.network.state_dict()
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
 

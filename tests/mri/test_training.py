@@ -19,13 +19,15 @@ from zoo import predict, weights
 from zoo.config import compose, compose_run, list_configs, resolve
 from zoo.engine.run import train
 from zoo.errors import ConfigError, DataError
+from zoo.mri.fourier import ifft2
 from zoo.mri.hdf5 import write_calgary, write_fastmri
+from zoo.mri.operators import reduce
 from zoo.mri.phantom import generate
 from zoo.mri.real_slice import evaluate, read
 from zoo.mri.refinement import hold_out
 
 QUIET = ["callbacks.progress_bar=null", "callbacks.rich_model_summary=null", "logger={csv: {}}"]
-DATA = ["size=[32,32]", "coils=4", "slices=2", "snr=[40,40]", "batch_size=1"]
+DATA = ["size=[32,32]", "train_volumes_3d=0", "coils=4", "slices=2", "snr=[40,40]", "batch_size=1"]
 TINY = {
     "data": [*DATA, "train_volumes=40", "val_volumes=1", "test_volumes=2"],
     "model": ["baselines=[zero-filled]", "real_slice=false", "warmup_steps=10"],
@@ -126,6 +128,7 @@ def module() -> Any:
 _GRU = {"num_steps": 2, "recurrent_hidden_channels": 4, "recurrent_num_layers": 2}
 SMALL_NETWORKS = [
     ("mri/recurrentvarnet", {**_GRU, "sensitivity_filters": 2, "data_gradient": True, "rms_scaling": True}),
+    ("mri/recurrentvarnet", {**_GRU, "opening_iterations": 3, "closing_iterations": 3, "rms_scaling": True}),
     ("mri/rim", {"cell": "mgu", "hidden_channels": 4, "length": 2}),
     ("mri/varnet", {"num_cascades": 2, "chans": 2, "pools": 2, "sens_chans": 2, "sens_pools": 2}),
 ]
@@ -176,6 +179,22 @@ class TestInvariances:
         mixed.abs().sum().backward()
         assert mixed.dtype == torch.complex64
         assert (mixed - expected).abs().max() < 0.02 * expected.abs().max()
+
+    def test_the_complex_loss_sees_the_phase(self, module: Any, batch: Any) -> None:
+        """Beside what the relative loss sees: the error of the combined image, relative to its norm."""
+        relative, both = (self.objective(module, batch, loss) for loss in ("relative", "complex"))
+        combined = reduce(ifft2(module.kspace(batch)), batch["sensitivity_map"])
+        error = (combined - batch["image"]).flatten(1).norm(dim=1) / batch["image"].flatten(1).norm(dim=1)
+        assert both - relative == pytest.approx(float(error.detach().mean()), rel=1e-4)
+        turned = {**batch, "image": -batch["image"]}
+        assert self.objective(module, turned, "relative") == relative
+        assert self.objective(module, turned, "complex") > both + 1
+
+    @staticmethod
+    def objective(module: Any, batch: Any, loss: str) -> float:
+        module.loss = loss
+        with torch.no_grad():
+            return float(module.objective(batch))
 
     def test_checkpointing_changes_nothing(self, batch: Any) -> None:
         arguments = {"num_steps": 2, "recurrent_hidden_channels": 4, "recurrent_num_layers": 2}

@@ -1,4 +1,4 @@
-"""MRI: RecurrentVarNet, without refined coil maps and as published, VarNet and RIM at equal processor time.
+"""MRI: RecurrentVarNet, without conjugate gradients and as published, VarNet and RIM at equal processor time.
 
 The contenders are the shipped configs, all of them on the same procedural brains, and are tested on the same ones
 and on the real slice. A step's cost is measured beforehand, in turns, and decides how many steps each of them gets.
@@ -7,6 +7,7 @@ and on the real slice. A step's cost is measured beforehand, in turns, and decid
 from __future__ import annotations
 
 import json
+import math
 import re
 import statistics
 import tempfile
@@ -16,14 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import default_collate
 
 import zoo
 from tools.benchmark.report import Report
 from tools.benchmark.timing import interleaved
 from zoo.config import compose, resolve
-from zoo.data.kspace import KSpaceSlices
-from zoo.data.loading import EpochIndex
 from zoo.engine.run import train
 from zoo.engine.run_folder import RunFolder
 from zoo.errors import UnknownNameError, did_you_mean
@@ -31,10 +29,22 @@ from zoo.files import write_json
 
 CONTENDERS: dict[str, tuple[str, list[str]]] = {  # config and options of each
     "mri/recurrentvarnet": ("mri/recurrentvarnet", []),
-    "mri/recurrentvarnet, maps not refined": ("mri/recurrentvarnet", ["model.sensitivity_filters=null"]),
+    "mri/recurrentvarnet, no conjugate gradients": (
+        "mri/recurrentvarnet",
+        ["model.opening_iterations=0", "model.closing_iterations=0"],
+    ),
     "mri/recurrentvarnet as published": (
         "mri/recurrentvarnet",
-        ["model.data_gradient=false", "model.rms_scaling=false", "model.initializer_domain=kspace"],
+        [
+            "model.data_gradient=false",
+            "model.rms_scaling=false",
+            "model.initializer_domain=kspace",
+            "model.opening_iterations=0",
+            "model.closing_iterations=0",
+            "model.espirit=false",
+            "+model.sensitivity_filters=4",
+            "+model.sensitivity_pools=3",
+        ],
     ),
     "mri/varnet": ("mri/varnet", []),
     "mri/rim": ("mri/rim", []),
@@ -95,28 +105,34 @@ def _run(minutes: float, seeds: int, folder: Path | None, contenders: tuple[str,
 def _steps(minutes: float, contenders: tuple[str, ...], path: Path) -> dict[str, int]:
     """Contender -> optimiser steps that fit, as counted before and kept in `path`, or else counted now."""
     steps: dict[str, int] = json.loads(path.read_text()) if path.is_file() else {}
-    work = {name: _training_step(*CONTENDERS[name]) for name in contenders if name not in steps}
-    if work:
-        seconds = interleaved(work, repeats=4, warmup=1, clock=time.process_time)
-        steps |= {name: round(60 * minutes / cost) for name, cost in seconds.items()}
+    epochs = {name: _epoch(*CONTENDERS[name]) for name in contenders if name not in steps}
+    if epochs:
+        work = {name: epoch for name, (epoch, _) in epochs.items()}
+        seconds = interleaved(work, repeats=2, warmup=1, clock=time.process_time)
+        steps |= {name: round(60 * minutes * batches / seconds[name]) for name, (_, batches) in epochs.items()}
         write_json(path, steps)
     return steps
 
 
-def _training_step(config: str, options: list[str]) -> Callable[[], object]:
-    """Drawing a batch, and its loss forward and backward."""
-    checked = resolve(compose(config, [*options, "data.train_volumes=2", "data.val_volumes=1"]))
+def _epoch(config: str, options: list[str]) -> tuple[Callable[[], object], int]:
+    """Drawing the batches of a small epoch, their losses forward and backward; and how many batches those are.
+
+    It has batches of each kind in about the config's proportion.
+    """
+    full = resolve(compose(config, options)).data.arguments
+    small = [f"++data.{key}={math.ceil(full.get(key, 0) / 16)}" for key in ("train_volumes", "train_volumes_3d")]
+    checked = resolve(compose(config, [*options, *small, "+data.slices=2", "+data.val_volumes=1"]))
     module: Any = zoo.create_model(checked.model.name, **checked.model.arguments)
     data: Any = zoo.create_data(checked.data.name, **checked.data.arguments)
     data.setup("fit")
-    slices = KSpaceSlices(data.volumes["train"], data.preparation, data.train_masks, training=True, flip=True)
+    loader = data.train_dataloader()
 
-    def step() -> None:
-        batch: Any = default_collate([slices[EpochIndex(index, 0)] for index in range(data.batch_size)])
-        module.zero_grad()
-        module.objective(batch).backward()
+    def epoch() -> None:
+        for batch in loader:
+            module.zero_grad()
+            module.objective(batch).backward()
 
-    return step
+    return epoch, len(loader)
 
 
 def _finished(config: str, options: list[str], folder: Path) -> dict[str, Any]:

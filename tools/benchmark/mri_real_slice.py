@@ -10,14 +10,17 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 import zoo
 from tools.benchmark.report import Report
+from zoo.data.kspace import KSpaceBatch
 from zoo.mri.real_slice import HeldOut, draw, evaluate
 from zoo.mri.refinement import Refinement
 from zoo.viz.save import save_figures
 
 
-def run(weights: str = "mri/recurrentvarnet-phantom", refine_steps: int = 60, seeds: tuple[int, ...] = (0,)) -> Report:
+def run(weights: str = "mri/recurrentvarnet-phantom", refine_steps: int = 200, seeds: tuple[int, ...] = (0,)) -> Report:
     """Holds out, asks all of them and draws the first answer.
 
     Args:
@@ -26,8 +29,18 @@ def run(weights: str = "mri/recurrentvarnet-phantom", refine_steps: int = 60, se
         seeds: of what is held out; the errors are means over them.
     """
     module: Any = zoo.load_pretrained(weights)
-    name = f"network, refined in {refine_steps} steps" if refine_steps else "network, refined without training"
-    results = [evaluate(module, refinements={name: Refinement(refine_steps)}, seed=seed) for seed in seeds]
+    name = f"network, {refine_steps} steps on the slice" if refine_steps else "network, mirrored and closed"
+    refinement, learned = Refinement(refine_steps), dict[str, Tensor]()
+
+    def alone(module: Any, batch: KSpaceBatch) -> Tensor:
+        learned["kspace"] = refinement.learned(module, batch)
+        return learned["kspace"]
+
+    def averaged(module: Any, batch: KSpaceBatch) -> Tensor:
+        return refinement.average(learned["kspace"], batch)
+
+    refinements = {name: alone, "averaged with wavelets": averaged}
+    results = [evaluate(module, refinements=refinements, seed=seed) for seed in seeds]
     report = Report(f"held-out samples of the real slice, {weights}", reference=name)
     for method in results[0].errors:
         errors = [result.errors[method] for result in results]

@@ -70,7 +70,8 @@ class KSpaceSlices(Dataset[dict[str, Any]]):
     Args:
         volumes: fully sampled.
         preparation: makes a sample of a slice.
-        masks: in training each sample draws one of them; in evaluation every slice comes once with each.
+        masks: in training each sample draws one of them, or of its volume's own; in evaluation every slice comes
+            once with each.
         training: draw masks and mirrorings anew in every epoch; otherwise they follow from the file's name.
         seed: of the training's draws.
         flip: mirror training images along rows and columns at random.
@@ -116,7 +117,8 @@ class KSpaceSlices(Dataset[dict[str, Any]]):
         flip = (False, False)
         if self.training:
             rng = sample_generator(self.seed, index)
-            function = self.masks[int(rng.integers(len(self.masks)))]
+            masks = volume.masks or self.masks
+            function = masks[int(rng.integers(len(masks)))]
             seed: int | tuple[int, ...] = int(rng.integers(2**31))
             if self.flip:
                 flip = (bool(rng.integers(2)), bool(rng.integers(2)))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 from zoo.data.kspace import KSpaceData
-from zoo.mri.masks import Family
+from zoo.errors import ConfigError
+from zoo.mri.masks import Family, MaskFunction
 from zoo.mri.phantom import CONTRASTS, Contrast, generate
 from zoo.mri.pipeline import Preparation
 from zoo.mri.volumes import ArrayVolume, Volume
@@ -25,6 +26,10 @@ class PhantomKSpace(KSpaceData):
         coils: receive coils.
         slices: of each volume.
         train_volumes, val_volumes, test_volumes: numbers of volumes.
+        train_volumes_3d: number of training volumes more, of size `size_3d`, whose slices are undersampled along both
+            axes, as those of 3-D scans are: by Poisson discs at `accelerations_3d`, with a fully sampled centre that is
+            one of `center_fractions_3d` of the area.
+        size_3d, accelerations_3d, center_fractions_3d: see there.
         contrasts: which the volumes take in turns.
         test_contrasts: those of the test volumes, if others.
         snr: signal-to-noise ratios; each volume takes one from this range, see `zoo.mri.phantom.generate`.
@@ -43,6 +48,10 @@ class PhantomKSpace(KSpaceData):
         train_volumes: int = 32,
         val_volumes: int = 4,
         test_volumes: int = 8,
+        train_volumes_3d: int = 0,
+        size_3d: tuple[int, int] = (176, 144),
+        accelerations_3d: tuple[float, ...] = (4.0, 6.0, 8.0, 10.0),
+        center_fractions_3d: tuple[float, ...] = (0.03, 0.02, 0.015, 0.014),
         contrasts: tuple[Contrast, ...] = CONTRASTS,
         test_contrasts: tuple[Contrast, ...] | None = None,
         snr: tuple[float, float] = (30.0, 30.0),
@@ -74,18 +83,36 @@ class PhantomKSpace(KSpaceData):
         self.size, self.coils, self.slices, self.snr = size, coils, slices, snr
         self.clean_target = clean_target
         self.counts = {"train": train_volumes, "val": val_volumes, "test": test_volumes}
+        self.train_volumes_3d, self.size_3d = train_volumes_3d, size_3d
+        self.masks_3d = _discs(accelerations_3d, center_fractions_3d)
         self.contrasts = {"train": contrasts, "val": contrasts, "test": test_contrasts or contrasts}
 
     def split(self, name: Literal["train", "val", "test"]) -> list[Volume]:
         """Generates the volumes of a split."""
         contrasts = self.contrasts[name]
 
-        def volume(number: int) -> Volume:
+        def volume(number: int) -> ArrayVolume:
             words = (SPLITS[name], self.seed if name == "train" else 0, number)
             # The golden ratio's multiples spread over the range without clumps.
             snr = self.snr[0] + (self.snr[1] - self.snr[0]) * (number * 0.6180339887 % 1)
-            scan = generate(words, contrasts[number % len(contrasts)], self.size, self.coils, self.slices, snr)
-            truth = scan.truth if self.clean_target else None
-            return ArrayVolume(scan.name, scan.kspace, truth=truth, noise=scan.noise)
+            is_3d = number >= self.counts[name]
+            size = self.size_3d if is_3d else self.size
+            scan = generate(words, contrasts[number % len(contrasts)], size, self.coils, self.slices, snr)
+            made = ArrayVolume(
+                scan.name, scan.kspace, truth=scan.truth if self.clean_target else None, noise=scan.noise
+            )
+            made.masks = self.masks_3d if is_3d else None
+            return made
 
-        return [volume(number) for number in range(self.counts[name])]
+        return [
+            volume(number) for number in range(self.counts[name] + (self.train_volumes_3d if name == "train" else 0))
+        ]
+
+
+def _discs(accelerations: tuple[float, ...], fractions: tuple[float, ...]) -> list[MaskFunction]:
+    if len(accelerations) != len(fractions) or not accelerations:
+        raise ConfigError(
+            f"data.accelerations_3d has {len(accelerations)} rates and data.center_fractions_3d {len(fractions)} "
+            "fractions: give one fraction for each rate, and at least one."
+        )
+    return [MaskFunction("poisson", accelerations, fractions)]

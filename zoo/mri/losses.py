@@ -1,4 +1,4 @@
-"""Losses on magnitude images (B, H, W)."""
+"""Losses on images (B, H, W)."""
 
 from __future__ import annotations
 
@@ -22,3 +22,10 @@ def relative_l1(prediction: Tensor, target: Tensor) -> Tensor:
     """Mean absolute error of each sample over the mean of its target, mean over the batch."""
     error = (prediction - target).abs().mean((-2, -1))
     return (error / target.mean((-2, -1)).clamp_min(torch.finfo(target.dtype).tiny)).mean()
+
+
+def relative_l2(prediction: Tensor, target: Tensor) -> Tensor:
+    """Norm of each sample's error over that of its target, mean over the batch; of real or complex images."""
+    error = torch.linalg.vector_norm(prediction - target, dim=(-2, -1))
+    norm = torch.linalg.vector_norm(target, dim=(-2, -1))
+    return (error / norm.clamp_min(torch.finfo(norm.dtype).tiny)).mean()

@@ -7,6 +7,7 @@ removes it, predicts them badly.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +18,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zoo import assets
+from zoo.data.kspace import KSpaceBatch
 from zoo.mri.baselines import L1Wavelet, Reconstruction, SenseCG, TotalVariation
 from zoo.mri.figures import TIGHT, show
 from zoo.mri.fourier import fft2, ifft2
 from zoo.mri.masks import SamplingMask, find_acs
 from zoo.mri.operators import expand, rss
 from zoo.mri.pipeline import Preparation, RawSlice, as_batch
-from zoo.mri.refinement import Refinement, hold_out
+from zoo.mri.refinement import hold_out
 from zoo.mri.sensitivity import calibration_maps
 
 if TYPE_CHECKING:
@@ -63,7 +65,7 @@ def read() -> NDArray[np.complex64]:
 def evaluate(
     module: Reconstructor,
     methods: dict[str, Reconstruction] = METHODS,
-    refinements: dict[str, Refinement] | None = None,
+    refinements: Mapping[str, Callable[[Reconstructor, KSpaceBatch], Tensor]] | None = None,
     seed: int = 0,
 ) -> HeldOut:
     """Asks the classical methods and the network.
@@ -71,7 +73,8 @@ def evaluate(
     Args:
         module: whose network.
         methods: classical ones.
-        refinements: ways to improve the network's reconstruction, by the name of what comes out.
+        refinements: ways to improve the network's reconstruction, such as `zoo.mri.refinement.Refinement`, by the name
+            of what comes out: functions of module and batch that give k-space.
         seed: of the choice of what is held out.
     """
     raw = read()

@@ -22,14 +22,14 @@ from zoo.mri import figures, losses, schedule
 from zoo.mri.baselines import BaselineName, tuned
 from zoo.mri.fourier import Norm, ifft2
 from zoo.mri.metrics import PROTOCOLS, VolumeMetric
-from zoo.mri.operators import center_crop, rss
+from zoo.mri.operators import center_crop, reduce, rss
 from zoo.mri.pipeline import Preparation
 from zoo.mri.prediction import predict_volume
 from zoo.mri.refinement import Refinement
 from zoo.mri.sensitivity import calibration_maps
 from zoo.ops.precision import full_precision
 
-Loss = Literal["published", "relative"]
+Loss = Literal["published", "relative", "complex"]
 Protocol = Literal["fastmri", "calgary"]
 
 
@@ -54,7 +54,9 @@ class Reconstructor(ZooModule):
         schedule, warmup_steps, decay_every, decay: see `zoo.mri.schedule.factor`.
         loss: "published" is the mean absolute error plus 1 - SSIM with the batch's maximum as range;
             "relative" is 0.3 times the mean absolute error relative to the target's mean plus 1 - SSIM with
-            each slice's maximum, which does not depend on the data's scale.
+            each slice's maximum, which does not depend on the data's scale; "complex" adds to it, of the last step
+            alone, the relative L2 error of the complex image that the coil maps of the data combine, so that k-space
+            is learned and not the magnitude only.
         protocol: of the metrics, see `zoo.mri.metrics`.
         baselines: classical methods to test beside the network.
         real_slice: also test on the shipped real brain slice: predict some of its acquired samples from the
@@ -123,6 +125,11 @@ class Reconstructor(ZooModule):
     def objective(self, batch: KSpaceBatch) -> Tensor:
         """The loss, mean over the images that count."""
         target = _cropped(batch["target"], batch)
+        if self.loss == "complex":
+            kspace = torch.where(batch["padding"], 0, self.kspace(batch))
+            combined = reduce(ifft2(kspace, self.centered, self.norm), batch["sensitivity_map"])
+            difference = losses.relative_l2(_cropped(combined, batch), _cropped(batch["image"], batch))
+            return self._loss(_cropped(self.magnitude(kspace, batch), batch), target) + difference
         parts = [self._loss(_cropped(image, batch), target) * weight for image, weight in self._weighted(batch)]
         return torch.stack(parts).sum()
 
@@ -266,8 +273,8 @@ class Reconstructor(ZooModule):
             center_fraction: of those lines.
             margin: slices to leave out at either end.
             refine_steps: for data unlike those of the training, improve each slice by what is known of it alone,
-                see `zoo.mri.refinement`, with so many steps of training on its samples; 60 is a good number, 0
-                leaves the network as it is, and by default the network's reconstruction is not improved.
+                see `zoo.mri.refinement`, with so many steps of training on its samples; 200 is a good number, 0
+                leaves the network's weights as they are, and by default its reconstruction is not improved.
 
         Raises:
             DataError: the input can't be read, is not undersampled, or the output's format is unknown.

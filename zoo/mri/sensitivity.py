@@ -12,6 +12,8 @@ from torch import Tensor
 from zoo.mri.fourier import Norm, fft2, ifft2, unshift
 from zoo.mri.operators import normalize_maps
 
+BLOCK = 10  # samples along its shorter side, of a centre that ESPIRiT's maps are made of for networks
+
 
 def acs_maps(
     kspace: Tensor,
@@ -147,19 +149,38 @@ def _leading_eigenvector(operators: Tensor, crop: float, iterations: int) -> Ten
     return (vector * phase * (value > crop)).squeeze(-1).movedim(-1, 0)
 
 
-def calibration_maps(kspace: Tensor, acs_mask: Tensor, centered: bool = True) -> Tensor:
+def calibration_maps(kspace: Tensor, acs_mask: Tensor, centered: bool = True, iterations: int = 30) -> Tensor:
     """ESPIRiT maps that are nowhere 0, for the classical methods; arguments as of `espirit`.
 
     A mask on them would spare the methods the noise outside the head, and cost them what it cuts off.
     """
-    return espirit(kspace, acs_mask, crop=0.0, centered=centered)
+    return espirit(kspace, acs_mask, crop=0.0, iterations=iterations, centered=centered)
 
 
-def real_maps(kspace: Tensor, acs_mask: Tensor, centered: bool = True) -> Tensor:
+def real_maps(kspace: Tensor, acs_mask: Tensor, centered: bool = True, iterations: int = 30) -> Tensor:
     """`calibration_maps` in the phase of `acs_maps`: the image they combine is real and positive at low resolution.
 
     That is the convention networks are trained in; ESPIRiT's own leaves the image the phase of coil 0.
     """
-    maps = calibration_maps(kspace, acs_mask, centered)
+    maps = calibration_maps(kspace, acs_mask, centered, iterations)
     low = (maps.conj() * ifft2(acs_mask * kspace, centered)).sum(1, keepdim=True)
     return maps * torch.polar(torch.ones_like(low.real), low.angle())
+
+
+@torch.no_grad()
+def network_maps(kspace: Tensor, acs_mask: Tensor, maps: Tensor, centered: bool = True) -> Tensor:
+    """The better coil maps of the two for each sample: `real_maps` if its centre is a block of some size.
+
+    From few lines, however long they are, ESPIRiT's explain coil images less well than maps of low resolution.
+
+    Args:
+        kspace, acs_mask, centered: as of `espirit`.
+        maps: (B, C, H, W), what a sample with a narrow centre keeps.
+    """
+    chosen = maps.clone()
+    for index, center in enumerate(acs_mask[:, 0].cpu()):
+        rows, columns = calibration_box(center)
+        if min(rows.stop - rows.start, columns.stop - columns.start) >= BLOCK:
+            one = slice(index, index + 1)
+            chosen[one] = real_maps(kspace[one], acs_mask[one], centered, iterations=10)
+    return chosen

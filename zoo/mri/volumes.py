@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from zoo.errors import DataError
 from zoo.files import parsing
 from zoo.mri.fourier import ifft2
 from zoo.mri.hdf5 import IsmrmrdHeader, get_dataset, reading
+from zoo.mri.masks import MaskSource
 from zoo.mri.operators import center_crop, rss
 from zoo.mri.pipeline import RawSlice
 
@@ -34,6 +36,7 @@ class Volume(ABC):
         shape: (C, H, W) of each slice.
         centered: the image has its origin at index n // 2.
         voxel_size: (row, column, slice) in mm.
+        masks: to undersample it with in training, if not with those of its data set.
     """
 
     name: str
@@ -41,6 +44,7 @@ class Volume(ABC):
     shape: tuple[int, int, int]
     centered: bool = True
     voxel_size: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    masks: Sequence[MaskSource] | None = None
 
     @abstractmethod
     def read(self, index: int) -> RawSlice:

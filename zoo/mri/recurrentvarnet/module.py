@@ -10,6 +10,7 @@ from zoo.mri.fourier import Norm
 from zoo.mri.reconstructor import Loss, Protocol, Reconstructor
 from zoo.mri.recurrentvarnet.network import Domain, Initialization, RecurrentVarNet
 from zoo.mri.schedule import Schedule
+from zoo.mri.sensitivity import network_maps
 from zoo.registry import register_model
 
 
@@ -21,8 +22,10 @@ class RecurrentVarNetReconstructor(Reconstructor):
         num_steps, recurrent_hidden_channels, recurrent_num_layers, no_parameter_sharing, learned_initializer,
             initializer_initialization, initializer_channels, initializer_dilations, initializer_multiscale,
             normalized, fft_centered, fft_norm, sensitivity_filters, sensitivity_pools, data_gradient,
-            rms_scaling, initializer_domain, checkpoint_steps: see
+            rms_scaling, initializer_domain, checkpoint_steps, opening_iterations, closing_iterations: see
             `zoo.mri.recurrentvarnet.network.RecurrentVarNet`.
+        espirit: the coil maps that the network gets are ESPIRiT's where the fully sampled centre is large enough for
+            them, see `zoo.mri.sensitivity.network_maps`; otherwise always those of low resolution, as published.
         lr, schedule, warmup_steps, decay_every, decay, loss, protocol, baselines, real_slice: see
             `zoo.mri.reconstructor.Reconstructor`.
     """
@@ -49,6 +52,9 @@ class RecurrentVarNetReconstructor(Reconstructor):
         rms_scaling: bool = False,
         initializer_domain: Domain = "kspace",
         checkpoint_steps: bool = False,
+        opening_iterations: int = 0,
+        closing_iterations: int = 0,
+        espirit: bool = False,
         lr: float = 5e-4,
         schedule: Schedule = "step",
         warmup_steps: int = 1000,
@@ -78,13 +84,19 @@ class RecurrentVarNetReconstructor(Reconstructor):
             rms_scaling,
             initializer_domain,
             checkpoint_steps,
+            opening_iterations,
+            closing_iterations,
         )
         super().__init__(network, lr, schedule, warmup_steps, decay_every, decay, loss, protocol, baselines, real_slice)
         self.save_hyperparameters()
+        self.espirit = espirit
 
     def kspace(self, batch: KSpaceBatch) -> Tensor:
         """The last step's k-space."""
-        return self.network(batch["masked_kspace"], batch["sampling_mask"], batch["sensitivity_map"])
+        maps = batch["sensitivity_map"]
+        if self.espirit:
+            maps = network_maps(batch["masked_kspace"], batch["acs_mask"], maps, self.centered)
+        return self.network(batch["masked_kspace"], batch["sampling_mask"], maps)
 
     def images(self, batch: KSpaceBatch) -> list[Tensor]:
         """The last step's image."""

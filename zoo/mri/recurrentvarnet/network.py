@@ -6,6 +6,7 @@ points and adds what a convolutional GRU finds in the image.
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -14,11 +15,14 @@ from torch.utils.checkpoint import checkpoint
 
 from zoo.mri.convgru import ConvGRU, State, StateInitializer
 from zoo.mri.fourier import Norm, fft2, ifft2, shift, unshift
-from zoo.mri.operators import expand, from_channels, reduce, to_channels
+from zoo.mri.operators import SenseOperator, conjugate_gradient, expand, from_channels, reduce, to_channels
 from zoo.mri.unet import SensitivityRefinement
 
 Initialization = Literal["sense", "zero_filled", "input_image"]
 Domain = Literal["kspace", "image"]
+
+OPENING_WEIGHT = 0.02
+CLOSING_WEIGHT = 0.03
 
 
 class RecurrentVarNetBlock(nn.Module):
@@ -106,6 +110,10 @@ class RecurrentVarNet(nn.Module):
             and not its k-space.
         checkpoint_steps: keep only k-space and states of each step for the backward pass and compute the
             rest again: less memory, more time.
+        opening_iterations: not in the paper: k-space starts as what so many conjugate-gradient iterations of SENSE
+            say of it, and not as the samples alone; 0 for the samples.
+        closing_iterations: not in the paper: after the last step, so many iterations bring the image into agreement
+            with the samples, see `close`; 0 for none.
     """
 
     def __init__(
@@ -128,11 +136,15 @@ class RecurrentVarNet(nn.Module):
         rms_scaling: bool = False,
         initializer_domain: Domain = "kspace",
         checkpoint_steps: bool = False,
+        opening_iterations: int = 0,
+        closing_iterations: int = 0,
     ) -> None:
         super().__init__()
         self.num_steps, self.fft_centered, self.fft_norm = num_steps, fft_centered, fft_norm
         self.rms_scaling, self.initializer_domain = rms_scaling, initializer_domain
         self.checkpoint_steps = checkpoint_steps
+        self.opening_iterations, self.closing_iterations = opening_iterations, closing_iterations
+        self.log_closing_weight = nn.Parameter(torch.tensor(math.log(CLOSING_WEIGHT))) if closing_iterations else None
         self.initialization = initializer_initialization if learned_initializer else None
         self.sensitivity_model = (
             SensitivityRefinement(sensitivity_filters, sensitivity_pools) if sensitivity_filters else None
@@ -196,14 +208,15 @@ class RecurrentVarNet(nn.Module):
     ) -> list[Tensor]:
         """k-space after every step; arguments as in `forward`."""
         maps = self.refine(sensitivity_map)
-        state = self.initial_state(masked_kspace, maps, initial_image)
-        scale = self._scale(masked_kspace, maps)
         mask = sampling_mask.bool()
+        start = self.open(masked_kspace, mask, maps)
+        state = self.initial_state(start, maps, initial_image)
+        scale = self._scale(masked_kspace, maps)
+        measured, kspace = masked_kspace, start
         if self.fft_centered:
             # With the origin at index 0 throughout, only the combined image has to be shifted in each step.
             mask, maps = unshift(mask.expand(*mask.shape[:-2], *maps.shape[-2:])), unshift(maps)
-        measured = unshift(masked_kspace) if self.fft_centered else masked_kspace
-        kspace = measured
+            measured, kspace = unshift(measured), unshift(kspace)
         steps = []
         for index in range(self.num_steps):
             block = self.block_list[index % len(self.block_list)]
@@ -213,22 +226,55 @@ class RecurrentVarNet(nn.Module):
             else:
                 kspace, state = block(*arguments)
             steps.append(kspace)
+        steps[-1] = self.close(steps[-1], measured, SenseOperator(maps, mask, centered=False, norm=self.fft_norm))
         return [shift(step) for step in steps] if self.fft_centered else steps
+
+    def open(self, measured: Tensor, mask: Tensor, maps: Tensor) -> Tensor:
+        """The k-space, (B, C, H, W), that the steps start from: the samples, or SENSE's of few iterations."""
+        if not self.opening_iterations:
+            return measured
+        operator = SenseOperator(maps, mask, self.fft_centered, self.fft_norm)
+        right = operator.adjoint(measured)
+
+        def normal(image: Tensor) -> Tensor:
+            return operator.normal(image) + OPENING_WEIGHT * image
+
+        return self._fft2(expand(conjugate_gradient(normal, right, right, self.opening_iterations), maps))
+
+    def close(self, kspace: Tensor, measured: Tensor, operator: SenseOperator) -> Tensor:
+        """F S x of the image argmin ||A x - y||^2 + weight ||x - R F^-1 k||^2; the weight is learned.
+
+        Args:
+            kspace: k, (B, C, H, W) complex.
+            measured: y, likewise, 0 where not sampled.
+            operator: A, in the convention of both.
+        """
+        if self.log_closing_weight is None:
+            return kspace
+        weight = self.log_closing_weight.exp()
+        prior = reduce(ifft2(kspace, operator.centered, operator.norm), operator.maps)
+
+        def normal(image: Tensor) -> Tensor:
+            return operator.normal(image) + weight * image
+
+        right = operator.adjoint(measured) + weight * prior
+        image = conjugate_gradient(normal, right, prior, self.closing_iterations)
+        return fft2(expand(image, operator.maps), operator.centered, operator.norm)
 
     def refine(self, sensitivity_map: Tensor) -> Tensor:
         """The coil maps that the steps use."""
         return sensitivity_map if self.sensitivity_model is None else self.sensitivity_model(sensitivity_map)
 
-    def initial_state(self, masked_kspace: Tensor, maps: Tensor, initial_image: Tensor | None) -> State | None:
+    def initial_state(self, kspace: Tensor, maps: Tensor, initial_image: Tensor | None) -> State | None:
         """The GRU's first state, one (B, h, H, W) per layer; None for zeros."""
         if self.initializer is None:
             return None
         if self.initialization == "zero_filled":
-            kspace = masked_kspace.sum(1)
-            source = self._ifft2(kspace) if self.initializer_domain == "image" else kspace
+            combined = kspace.sum(1)
+            source = self._ifft2(combined) if self.initializer_domain == "image" else combined
         else:
             if self.initialization == "sense":
-                image = reduce(self._ifft2(masked_kspace), maps)
+                image = reduce(self._ifft2(kspace), maps)
             elif initial_image is None:
                 raise ValueError("initializer_initialization='input_image' needs an initial_image")
             else:
