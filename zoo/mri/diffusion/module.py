@@ -407,6 +407,7 @@ class DiffusionReconstructor(Reconstructor):
         consistency: ConsistencyName | None = None,
         noise: float | None = None,
         maps: MapsName = "acs",
+        spacing: Spacing | None = None,
         start_timestep: int | None = None,
         seed: int = 0,
     ) -> dict[str, Any]:
@@ -418,8 +419,8 @@ class DiffusionReconstructor(Reconstructor):
             output: .npz or .h5 with the magnitude of the mean ("image" or "reconstruction", (slices, H, W)),
                 "std", complex "samples" (slices, K, H, W), "residual" (slices, K) and "noise" (slices,), in the
                 units of the input; .npy, .nii, .nii.gz or .png with the mean alone.
-            n_samples, sampler, steps, consistency, noise, start_timestep, seed: see `reconstruct`; maps: its
-                `sensitivity_maps`.
+            n_samples, sampler, steps, consistency, noise, spacing, start_timestep, seed: see `reconstruct`; maps:
+                its `sensitivity_maps`.
 
         Raises:
             DataError: the input can't be read, is not undersampled, or the output's format is unknown.
@@ -439,6 +440,7 @@ class DiffusionReconstructor(Reconstructor):
             consistency=consistency,
             noise=noise,
             maps=maps,
+            spacing=spacing,
             start_timestep=start_timestep,
             seed=seed,
         )
