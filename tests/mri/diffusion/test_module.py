@@ -55,13 +55,13 @@ def scan(coils: int = 1, size: int = 32) -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.mark.slow
 def test_short_training(in_tmp: Path) -> None:
-    """200 steps on tiny brains: the loss falls to less than half, and the mean of the samples beats each of them."""
+    """200 steps on tiny brains: the loss falls by a third, and the mean of the samples beats each of them."""
     more = ["data.train_volumes=40", "data.accelerations=[4]", "data.center_fractions=[0.12]", "model.lr=2e-3"]
     options = ["model.model_channels=16", "model.baselines=[zero-filled]", "callbacks.ema_weight_averaging.decay=0.97"]
     epochs = ["trainer.max_epochs=20", "trainer.check_val_every_n_epoch=10", "run_dir=run"]
     metrics = train(compose("mri/diffusion", [*TINY, *more, *options, *epochs]))["metrics"]
     losses = [row["train/loss"] for row in read_metrics(Path("run")) if "train/loss" in row]
-    assert losses[-1] < 0.5 * losses[0]
+    assert losses[-1] < 0.7 * losses[0]
     assert metrics["test/4x/psnr"] > metrics["test/4x/one-sample/psnr"] + 0.5
     assert metrics["test/posterior/rank-correlation"] > 0.05
     pictures = {path.stem for path in Path("run/figures").glob("*.png")}
