@@ -93,7 +93,8 @@ def test_the_rival_trains_on_the_same_work(in_tmp: Path) -> None:
     """240 steps of regression beat zero-filling by 1 dB."""
     more = ["data.train_volumes=40", "data.accelerations=[4]", "data.center_fractions=[0.12]", "data.coils=3"]
     own = ["model.name=mri/regression-unet", "model.model_channels=16", "model.norm_groups=4", "model.lr=3e-3"]
-    base = [*own, "~model.prediction", "~model.steps", "~model.n_samples", "model.baselines=[zero-filled]"]
+    sampling = ("prediction", "diffuse", "noise_emphasis", "steps", "spacing", "n_samples")
+    base = [*own, *(f"~model.{name}" for name in sampling), "model.baselines=[zero-filled]"]
     epochs = ["trainer.max_epochs=24", "trainer.check_val_every_n_epoch=24", "run_dir=run"]
     options = [*QUIET, *TINY[7:], *more, *base, *epochs, "callbacks.ema_weight_averaging.decay=0.95"]
     metrics = train(compose("mri/diffusion", options))["metrics"]
