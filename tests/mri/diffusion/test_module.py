@@ -55,13 +55,13 @@ def scan(coils: int = 1, size: int = 32) -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.mark.slow
 def test_short_training(in_tmp: Path) -> None:
-    """200 steps on tiny brains: the loss falls to less than half, and the mean of the samples beats each of them."""
+    """200 steps on tiny brains: the loss falls by a third, and the mean of the samples beats each of them."""
     more = ["data.train_volumes=40", "data.accelerations=[4]", "data.center_fractions=[0.12]", "model.lr=2e-3"]
     options = ["model.model_channels=16", "model.baselines=[zero-filled]", "callbacks.ema_weight_averaging.decay=0.97"]
     epochs = ["trainer.max_epochs=20", "trainer.check_val_every_n_epoch=10", "run_dir=run"]
     metrics = train(compose("mri/diffusion", [*TINY, *more, *options, *epochs]))["metrics"]
     losses = [row["train/loss"] for row in read_metrics(Path("run")) if "train/loss" in row]
-    assert losses[-1] < 0.5 * losses[0]
+    assert losses[-1] < 0.7 * losses[0]
     assert metrics["test/4x/psnr"] > metrics["test/4x/one-sample/psnr"] + 0.5
     assert metrics["test/posterior/rank-correlation"] > 0.05
     pictures = {path.stem for path in Path("run/figures").glob("*.png")}
@@ -93,7 +93,8 @@ def test_the_rival_trains_on_the_same_work(in_tmp: Path) -> None:
     """240 steps of regression beat zero-filling by 1 dB."""
     more = ["data.train_volumes=40", "data.accelerations=[4]", "data.center_fractions=[0.12]", "data.coils=3"]
     own = ["model.name=mri/regression-unet", "model.model_channels=16", "model.norm_groups=4", "model.lr=3e-3"]
-    base = [*own, "~model.prediction", "~model.steps", "~model.n_samples", "model.baselines=[zero-filled]"]
+    sampling = ("prediction", "diffuse", "noise_emphasis", "steps", "spacing", "n_samples")
+    base = [*own, *(f"~model.{name}" for name in sampling), "model.baselines=[zero-filled]"]
     epochs = ["trainer.max_epochs=24", "trainer.check_val_every_n_epoch=24", "run_dir=run"]
     options = [*QUIET, *TINY[7:], *more, *base, *epochs, "callbacks.ema_weight_averaging.decay=0.95"]
     metrics = train(compose("mri/diffusion", options))["metrics"]
@@ -164,6 +165,23 @@ def test_hard_consistency_returns_the_data(module: Any, sampler: str) -> None:
     torch.testing.assert_close(measured, kspace.expand_as(measured), rtol=1e-3, atol=1e-3 * float(kspace.abs().max()))
 
 
+def test_a_residual_of_unit_spread_is_diffused() -> None:
+    """The zero-filled image lacks about `residual_std`, and from pure noise nothing else is seen than a regression
+    sees, whatever the noise."""
+    module: Any = zoo.create_model("mri/diffusion", **NETWORK, diffuse="residual").eval()
+    data = zoo.create_data("mri/phantom", size=(64, 64), coils=1, masks=("random",), test_volumes=2)
+    data.setup("test")
+    batch = next(iter(data.test_dataloader()))
+    problem = module.problem(batch)
+    residual = module.frame(problem).diffused(true_image(batch, problem))
+    assert 0.5 < float(residual.abs().square().mean() / 2) ** 0.5 < 1.5
+    seen: list[torch.Tensor] = []
+    module.network.register_forward_pre_hook(lambda network, inputs: seen.append(inputs[0]))
+    posterior = module.sample_batch(batch, 2, steps=10)
+    assert float(seen[0][:, :2].abs().max()) < 1e-3 < 0.5 < float(seen[-1][:, :2].std())
+    assert (posterior.samples[:, 0] - posterior.samples[:, 1]).abs().max() > 0.1
+
+
 def test_units_of_the_data_do_not_matter(module: Any) -> None:
     kspace, mask = scan(3)
     one, other = (module.reconstruct(kspace * unit, mask) for unit in (1.0, 1e-5))
@@ -187,10 +205,6 @@ def test_shapes_and_defaults(module: Any, capsys: pytest.CaptureFixture[str]) ->
     assert "sampling" in capsys.readouterr().err
     truth = module.reconstruct(kspace[0, 0], mask, steps=10, start=plain.mean, start_timestep=200)
     assert truth.samples.shape == plain.samples.shape
-    early = module.reconstruct(kspace[0, 0], mask, steps=10, start_timestep=200)
-    zero_filled = ifft2(torch.where(mask[:1], kspace[:1, 0], 0))
-    again = module.reconstruct(kspace[0, 0], mask, steps=10, start_timestep=200, start=zero_filled)
-    torch.testing.assert_close(early.samples, again.samples)
     with pytest.raises(ValueError, match="does not fit"):
         module.reconstruct(kspace, mask[:, :7])
 

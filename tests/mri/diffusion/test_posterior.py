@@ -20,10 +20,11 @@ from zoo.mri.diffusion.posterior import (
     rank_correlation,
     sparsification,
     sparsification_error,
+    variance,
 )
-from zoo.mri.diffusion.problem import Problem
+from zoo.mri.diffusion.problem import Frame, Problem
 from zoo.mri.diffusion.process import Level, NoiseSchedule
-from zoo.mri.diffusion.samplers import DDIM, DDPM, DPMSolver, Heun, Sampler, SDEDPMSolver
+from zoo.mri.diffusion.samplers import DDIM, DDPM, DPMSolver, Heun, Sampler, SamplerName, SDEDPMSolver
 from zoo.mri.diffusion.sampling import Denoiser, Progress, SeededNoise, sample
 from zoo.mri.fourier import fft2, ifft2
 from zoo.mri.operators import SenseOperator, from_channels, to_channels
@@ -32,10 +33,15 @@ COSINE = NoiseSchedule.create("cosine")
 SAMPLES = 400
 
 
-def oracle(x: Tensor, level: Level, golden: dict[str, Tensor], conditional: bool = True) -> Tensor:
+def oracle(
+    x: Tensor, level: Level, golden: dict[str, Tensor], conditional: bool = True, frame: Frame | None = None
+) -> Tensor:
     """E[x0 | x_t, y], or E[x0 | x_t]: the prior's k-space is independent Gaussians, and so is the posterior's."""
-    mean = fft2(golden["post_mean"] if conditional else golden["prior_mean"])
+    mean = golden["post_mean"] if conditional else golden["prior_mean"]
     variance = golden["post_var_k"] if conditional else golden["power"]
+    if frame is not None:
+        mean, variance = frame.diffused(mean), variance / frame.unit**2
+    mean = fft2(mean)
     root = math.sqrt(level.alpha)
     gain = variance * root / (level.alpha * variance + 1 - level.alpha)
     return to_channels(ifft2(mean + gain * (fft2(from_channels(x)) - root * mean)))
@@ -108,18 +114,22 @@ def test_the_other_second_order_samplers() -> None:
 
 
 @pytest.mark.parametrize("weakness", [1.0, 0.9])
-def test_samples_explain_the_data_as_the_truth_does(weakness: float) -> None:
+@pytest.mark.parametrize("diffuse", ["image", "residual"])
+def test_samples_explain_the_data_as_the_truth_does(weakness: float, diffuse: str) -> None:
     """Towards a measurement drawn anew the residual is 1 and the spread right, even if the denoiser is 10 % off."""
     golden, measurement = gaussian()
-    problem = Problem(measurement, measurement.operator.adjoint(measurement.kspace), torch.ones(1))
+    zero_filled = measurement.operator.adjoint(measurement.kspace)
+    problem = Problem(measurement, zero_filled, torch.ones(1))
+    frame = Frame(zero_filled, 0.5) if diffuse == "residual" else Frame(torch.zeros_like(zero_filled))
 
     def denoiser(problem: Problem, repeats: int) -> Denoiser:
-        return lambda x, level: weakness * oracle(x, level, golden)
+        missing = weakness * frame.origin - frame.origin  # so that the image, not the residual, is weak
+        return lambda x, level: weakness * oracle(x, level, golden, frame=frame) + to_channels(missing) / frame.unit
 
     def residual(name: ConsistencyName) -> float:
         how = Sampling(steps=20, consistency=name)
         std = float(golden["power"].mean().sqrt())
-        posterior = sample_posterior(denoiser, COSINE, problem, 200, [(0,)], how, std)
+        posterior = sample_posterior(denoiser, COSINE, problem, frame, 200, [(0,)], how, std)
         if name == "auto":
             assert spread_ratios(golden, posterior.samples[0])[1] == pytest.approx(1, abs=0.1)
         return float(posterior.residual.mean())
@@ -127,6 +137,55 @@ def test_samples_explain_the_data_as_the_truth_does(weakness: float) -> None:
     assert residual("auto") == pytest.approx(1, abs=0.05)
     assert abs(residual("soft") - 1) > 0.5
     assert residual("none") == pytest.approx(1, abs=0.05) if weakness == 1 else residual("none") > 2
+
+
+@pytest.mark.parametrize("sampler", ["dpm++", "ddpm"])
+def test_pairs_of_opposite_noise(sampler: SamplerName) -> None:
+    """Their mean is the posterior's, of two samples or many, and their spread is that of independent ones."""
+    golden, measurement = gaussian()
+    problem = Problem(measurement, measurement.operator.adjoint(measurement.kspace), torch.ones(1))
+    frame = Frame(problem.zero_filled, 0.5)
+
+    def drawn(count: int, antithetic: bool) -> Posterior:
+        how = Sampling(sampler=sampler, steps=20, consistency="none", antithetic=antithetic)
+        return sample_posterior(
+            lambda problem, repeats: partial(oracle, golden=golden, frame=frame),
+            COSINE, problem, frame, count, [(0,)], how, 0.5,
+        )  # fmt: skip
+
+    def off(posterior: Posterior) -> float:
+        return float((posterior.mean[0] - golden["post_mean"]).abs().max())
+
+    assert off(drawn(2, True)) < 1e-4 < 0.1 < off(drawn(2, False))
+    paired, independent = drawn(100, True), drawn(100, False)
+    assert paired.paired
+    assert not independent.paired
+    spreads = [float(posterior.complex_std.square().mean()) for posterior in (paired, independent)]
+    assert spreads[0] == pytest.approx(spreads[1], rel=0.05)
+
+
+def test_samples_about_the_first_estimate() -> None:
+    """Steps of most noise are made in one; from half the noise on there is less than half of the spread left."""
+    golden, measurement = gaussian()
+    problem = Problem(measurement, measurement.operator.adjoint(measurement.kspace), torch.ones(1))
+    frame = Frame(problem.zero_filled, 0.5)
+    seen: list[int] = []
+
+    def denoise(x: Tensor, level: Level) -> Tensor:
+        seen.append(level.timestep)
+        return oracle(x, level, golden, frame=frame)
+
+    def drawn(start_timestep: int | None) -> Posterior:
+        how = Sampling(consistency="none", start_timestep=start_timestep)
+        return sample_posterior(lambda problem, repeats: denoise, COSINE, problem, frame, 16, [(0,)], how, 0.5)
+
+    all_steps, whole = drawn(None), seen.copy()
+    seen.clear()
+    late = drawn(300)
+    assert seen == [whole[0], *(t for t in whole if t <= 300)]
+    assert 0 < late.complex_std.mean() < 0.8 * all_steps.complex_std.mean()
+    torch.testing.assert_close(drawn(COSINE.steps - 1).samples, all_steps.samples)
+    assert (late.mean[0] - golden["post_mean"]).abs().max() < 1e-3
 
 
 def test_consistency_leaves_what_was_not_measured() -> None:
@@ -221,6 +280,23 @@ class TestStatistics:
         assert 0.3 < float(rank_correlation(std, error.abs()).mean()) < 0.7
         assert rank_correlation(std, std**2).tolist() == pytest.approx([1, 1])
         assert rank_correlation(std, -std).tolist() == pytest.approx([-1, -1])
+
+    @pytest.mark.parametrize("correlation", [-1.0, -0.6, 0.5])
+    def test_statistics_of_pairs(self, correlation: float) -> None:
+        """Unbiased whatever the correlation within the pairs; as of independent samples they are not."""
+        generator = torch.Generator().manual_seed(0)
+        first, other = torch.randn(2, 1, 3, 200, 200, generator=generator, dtype=torch.float64)
+        second = correlation * first + math.sqrt(1 - correlation**2) * other
+        samples = torch.stack((first, second), dim=2).flatten(1, 2)
+        assert float(variance(samples, paired=True).mean()) == pytest.approx(1, abs=0.02)
+        assert abs(float(variance(samples).mean()) - 1) > 0.05
+        target = torch.zeros(1, 200, 200, dtype=torch.float64)
+        expected = (math.sqrt(2) - 1) / math.sqrt(math.pi)
+        assert float(crps(samples, target, paired=True)) == pytest.approx(expected, abs=0.01)
+        odd = torch.cat((samples, 9 * first[:, :1]), dim=1)
+        assert torch.equal(variance(odd, paired=True), variance(samples, paired=True))
+        assert torch.equal(crps(odd, target, paired=True), crps(samples, target, paired=True))
+        assert torch.equal(variance(samples[:, :3], paired=True), variance(samples[:, :3]))
 
     def test_sparsification(self) -> None:
         error = torch.rand(1, 20, 20, generator=torch.Generator().manual_seed(0))

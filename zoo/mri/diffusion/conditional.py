@@ -11,7 +11,7 @@ from torch import Tensor
 
 from zoo.mri.diffusion.consistency import Consistency, ConsistencyName
 from zoo.mri.diffusion.posterior import Posterior
-from zoo.mri.diffusion.problem import Problem
+from zoo.mri.diffusion.problem import Frame, Problem
 from zoo.mri.diffusion.process import NoiseSchedule, Spacing
 from zoo.mri.diffusion.samplers import SamplerName, create_sampler
 from zoo.mri.diffusion.sampling import Denoiser, Progress, SeededNoise, sample
@@ -33,6 +33,7 @@ class Sampling:
     rederive: bool = False
     rate: float = 1.0
     seed: int = 0
+    antithetic: bool = True
     progress: bool = False
 
 
@@ -41,6 +42,7 @@ def sample_posterior(
     denoiser: Callable[[Problem, int], Denoiser],
     process: NoiseSchedule,
     problem: Problem,
+    frame: Frame,
     n_samples: int,
     keys: Sequence[tuple[int, ...]],
     how: Sampling,
@@ -49,9 +51,10 @@ def sample_posterior(
     """Samples in the units of the data.
 
     Args:
-        denoiser: gives the image estimate's function for a problem, each of its slices so many times in a row.
+        denoiser: gives the estimate's function for a problem, each of its slices so many times in a row.
         process: that the denoiser was trained for.
         problem: B slices.
+        frame: what of their images is diffused.
         n_samples: K, of each slice.
         keys: one of each slice, which with the seed makes its samples independent of the batch.
         how: to sample.
@@ -63,29 +66,36 @@ def sample_posterior(
     if how.start_timestep is not None:
         first = process.levels([how.start_timestep])
         levels = [level for level in levels if level.timestep <= how.start_timestep] or first
-        start = problem.zero_filled if start is None else start
-    seeds = [(how.seed, k, *key) for key in keys for k in range(n_samples)]
+        if start is None and levels[0].timestep < process.steps - 1:  # the step from pure noise leads there
+            levels = process.levels([process.steps - 1, *(level.timestep for level in levels)])
+    numbers = [k for _ in keys for k in range(n_samples)]
+    signs = [-1 if how.antithetic and k % 2 else 1 for k in numbers]
+    streams = [k - 1 if sign < 0 else k for k, sign in zip(numbers, signs, strict=True)]
+    seeds = [(how.seed, k, *keys[index // n_samples]) for index, k in enumerate(streams)]
     shape = (2, *problem.zero_filled.shape[-2:])
-    measurement = guide = problem.measurement.repeat(n_samples)
+    measurement = problem.measurement.repeat(n_samples)
+    guide = problem.measurement.about(frame.origin, frame.unit).repeat(n_samples)
     if how.consistency == "auto":
-        draw = SeededNoise([(*seed, 1) for seed in seeds], (measurement.coils, *shape), measurement.noise.device)
-        guide = measurement.redrawn(draw())
+        draw = SeededNoise([(*seed, 1) for seed in seeds], (measurement.coils, *shape), measurement.noise.device, signs)
+        guide = guide.redrawn(draw())
     with _bar(how.progress) as callback:
-        images = sample(
+        diffused = sample(
             denoiser(problem, n_samples),
             guide,
             levels,
             sampler,
-            Consistency(how.consistency, data_std=data_std, rate=how.rate),
-            SeededNoise(seeds, shape, problem.zero_filled.device),
-            start=None if start is None else start.repeat_interleave(n_samples, dim=0),
+            Consistency(how.consistency, data_std=data_std / frame.unit, rate=how.rate),
+            SeededNoise(seeds, shape, problem.zero_filled.device, signs),
+            start=None if start is None else frame.diffused(start).repeat_interleave(n_samples, dim=0),
             rederive=how.rederive,
             callback=callback,
         )
+    images = frame.images(diffused.unflatten(0, (-1, n_samples)))
     return Posterior(
-        problem.to_data(images.unflatten(0, (-1, n_samples))),
-        measurement.residual(images).unflatten(0, (-1, n_samples)),
+        problem.to_data(images),
+        measurement.residual(images.flatten(0, 1)).unflatten(0, (-1, n_samples)),
         problem.measurement.noise * problem.scale,
+        how.antithetic,
     )
 
 

@@ -60,6 +60,16 @@ class Measurement:
         drawn = torch.complex(noise[:, :, 0], noise[:, :, 1]) * self.noise.view(-1, 1, 1, 1)
         return replace(self, kspace=self.kspace + self.operator.mask * drawn)
 
+    def about(self, origin: Tensor, unit: float) -> Measurement:
+        """The same scan as one of (x - origin) / unit.
+
+        Args:
+            origin: (B, H, W) complex, in the units of the images.
+            unit: likewise.
+        """
+        rest = (self.kspace - self.operator.forward(origin)) / unit
+        return replace(self, kspace=rest, noise=self.noise / unit)
+
     def repeat(self, count: int) -> Measurement:
         """Each sample of the batch `count` times in a row."""
 

@@ -21,7 +21,7 @@ from zoo.mri.diffusion.consistency import ConsistencyName
 from zoo.mri.diffusion.network import DiffusionUNet
 from zoo.mri.diffusion.operator_network import DiffusionUDNO
 from zoo.mri.diffusion.posterior import Posterior
-from zoo.mri.diffusion.problem import MapsName, Problem, problem_of, scan_of, true_image
+from zoo.mri.diffusion.problem import Diffused, Frame, MapsName, Problem, problem_of, scan_of, true_image
 from zoo.mri.diffusion.process import (
     Level,
     NoiseSchedule,
@@ -74,9 +74,14 @@ class DiffusionReconstructor(Reconstructor):
         prediction: what the network says: the noise, the image or v.
         noise_schedule, diffusion_steps, zero_terminal_snr: see `zoo.mri.diffusion.process.NoiseSchedule`.
         signal_scale: images are scaled so that the zero-filled one has this largest magnitude.
+        diffuse: the image, or its residual, which is what the zero-filled one lacks over `residual_std`. From pure
+            noise the network then has the task of a regression that begins at the zero-filled image.
+        residual_std: standard deviation of real and imaginary part of what the zero-filled images lack, after
+            scaling.
+        noise_emphasis: p, training timesteps being T (1 - u^p) with u uniform: those of most noise are the hardest.
         min_snr_gamma: see `zoo.mri.diffusion.process.min_snr_weight`; None for equal weights.
         condition_dropout: probability with which a training sample is not told the condition.
-        sampler, steps, spacing, consistency, n_samples: how to sample unless a call says otherwise, see
+        sampler, steps, spacing, consistency, n_samples, start_timestep: how to sample unless a call says otherwise, see
             `reconstruct`.
         lr, schedule, warmup_steps, decay_every, decay, protocol, baselines, real_slice: see
             `zoo.mri.reconstructor.Reconstructor`.
@@ -110,6 +115,9 @@ class DiffusionReconstructor(Reconstructor):
         diffusion_steps: int = 1000,
         zero_terminal_snr: bool = False,
         signal_scale: float = 2.0,
+        diffuse: Diffused = "image",
+        residual_std: float = 0.22,
+        noise_emphasis: float = 1.0,
         min_snr_gamma: float | None = None,
         condition_dropout: float = 0.0,
         sampler: SamplerName = "dpm++",
@@ -117,6 +125,7 @@ class DiffusionReconstructor(Reconstructor):
         spacing: Spacing = "log-snr",
         consistency: ConsistencyName = "auto",
         n_samples: int = 8,
+        start_timestep: int | None = None,
         lr: float = 1e-4,
         schedule: Schedule = "cosine",
         warmup_steps: int = 100,
@@ -164,9 +173,11 @@ class DiffusionReconstructor(Reconstructor):
         )
         self.save_hyperparameters()
         self.prediction, self.signal_scale = prediction, signal_scale
+        self.diffuse, self.residual_std = diffuse, residual_std
+        self.noise_emphasis = noise_emphasis
         self.min_snr_gamma, self.condition_dropout = min_snr_gamma, condition_dropout
         self.process = NoiseSchedule.create(noise_schedule, diffusion_steps, zero_terminal_snr)
-        self.sampling = Sampling(sampler, steps, spacing, consistency)
+        self.sampling = Sampling(sampler, steps, spacing, consistency, start_timestep=start_timestep)
         self.n_samples = n_samples
         self.val_loss = MeanMetric()
         self.scores = PosteriorScores(lpips_backbone, lpips_heads)
@@ -186,16 +197,28 @@ class DiffusionReconstructor(Reconstructor):
         """The batch in the sampler's units."""
         return problem_of(batch, self.signal_scale)
 
+    def frame(self, problem: Problem) -> Frame:
+        """What of the images is diffused."""
+        if self.diffuse == "residual":
+            return Frame(problem.zero_filled, self.residual_std)
+        return Frame(torch.zeros_like(problem.zero_filled))
+
     def denoiser(self, problem: Problem, repeats: int = 1) -> Denoiser:
-        """The image estimate as a function of state and level, for each sample `repeats` times in a row."""
+        """The estimate of what is diffused, by state and level, for each sample `repeats` times in a row."""
         condition = problem.condition.repeat_interleave(repeats, dim=0)
 
         def denoise(state: Tensor, level: Level) -> Tensor:
             timesteps = torch.full((len(state),), level.timestep, device=state.device)
-            output = self.network(torch.cat((state, condition), dim=1), timesteps)
+            output = self.network(torch.cat((self._seen(state, level.alpha), condition), dim=1), timesteps)
             return predicted_x0(output.float(), state, level.alpha, self.prediction)
 
         return denoise
+
+    def _seen(self, state: Tensor, alpha: Tensor | float) -> Tensor:
+        """What the network sees of a state: of a residual's all the less the noisier it is."""
+        if self.diffuse == "image":
+            return state
+        return torch.as_tensor(alpha).sqrt().to(state) * state
 
     def loss_of(self, batch: KSpaceBatch, timesteps: Tensor, noise: Tensor, dropped: Tensor | None = None) -> Tensor:
         """Squared error of the prediction, mean over the batch.
@@ -207,11 +230,13 @@ class DiffusionReconstructor(Reconstructor):
             dropped: (B,) boolean, samples that are not told the condition.
         """
         problem = self.problem(batch)
-        x0, alpha = to_channels(true_image(batch, problem)), self.process.at(timesteps)
+        x0 = to_channels(self.frame(problem).diffused(true_image(batch, problem)))
+        alpha = self.process.at(timesteps)
         condition = problem.condition
         if dropped is not None:
             condition = condition * ~dropped.view(-1, 1, 1, 1)
-        output = self.network(torch.cat((add_noise(x0, noise, alpha), condition), dim=1), timesteps)
+        seen = self._seen(add_noise(x0, noise, alpha), alpha)
+        output = self.network(torch.cat((seen, condition), dim=1), timesteps)
         error = (output - training_target(x0, noise, alpha, self.prediction)).square()
         if self.min_snr_gamma is not None:
             error = error * min_snr_weight(alpha, self.prediction, self.min_snr_gamma).to(error)
@@ -220,7 +245,8 @@ class DiffusionReconstructor(Reconstructor):
     def training_step(self, batch: KSpaceBatch, batch_idx: int) -> Tensor:
         """The loss at random timesteps."""
         image = batch["image"]
-        timesteps = torch.randint(self.process.steps, (len(image),), device=image.device)
+        less = torch.rand(len(image), device=image.device) ** self.noise_emphasis
+        timesteps = ((1 - less) * self.process.steps).long().clamp(0, self.process.steps - 1)
         noise = torch.randn(len(image), 2, *image.shape[-2:], device=image.device)
         dropped = None
         if self.condition_dropout > 0:
@@ -268,14 +294,14 @@ class DiffusionReconstructor(Reconstructor):
         self.scores.update(posterior, batch["target"], batch["sampling_mask"][:, 0], (height, width))
         scale = batch["scaling_factor"].view(-1, 1, 1)
         scaled = {method: image * scale for method, image in images.items() if method != "network"}
-        in_data_units = Posterior(posterior.samples * scale.unsqueeze(1), posterior.residual, posterior.noise)
+        in_data_units = replace(posterior, samples=posterior.samples * scale.unsqueeze(1))
         return {"image": in_data_units.image, "baselines": scaled, "posterior": in_data_units}
 
     def predict_step(self, batch: KSpaceBatch, batch_idx: int) -> Sampled:
         """Samples and the magnitude of their mean."""
         posterior = self.sample_batch(batch, self.n_samples)
         scale = batch["scaling_factor"].view(-1, 1, 1)
-        scaled = Posterior(posterior.samples * scale.unsqueeze(1), posterior.residual, posterior.noise)
+        scaled = replace(posterior, samples=posterior.samples * scale.unsqueeze(1))
         return {"image": scaled.image, "baselines": {}, "posterior": scaled}
 
     def on_test_epoch_end(self) -> None:
@@ -301,6 +327,7 @@ class DiffusionReconstructor(Reconstructor):
         rederive: bool = False,
         rate: float = 1.0,
         seed: int = 0,
+        antithetic: bool = True,
         keys: Sequence[tuple[int, ...]] | None = None,
         progress: bool = False,
     ) -> Posterior:
@@ -321,12 +348,16 @@ class DiffusionReconstructor(Reconstructor):
             noise: standard deviation of real and imaginary part of the samples of k-space, in its units; by
                 default it is estimated. 0 makes the default consistency exact.
             start: (B, H, W) complex image in the units of the data to start from, with noise on it; by default
-                pure noise, or the zero-filled image if there is a `start_timestep`.
+                pure noise.
             start_timestep: skip the steps of higher noise (Chung et al., "Come-Closer-Diffuse-Faster", CVPR
-                2022); by default none.
+                2022); by default the model's. Without `start` they are made in one, from pure noise: samples then vary
+                about the network's first estimate.
             rederive: see `zoo.mri.diffusion.sampling.sample`.
             rate: of the consistencies "gradient" and "dps".
             seed: of the samples.
+            antithetic: every second sample is made of the negative of the noise of the one before. Each is a sample
+                of the posterior as before, but the error of their mean is less (Jia et al., arXiv 2506.06185); without
+                it they are independent.
             keys: a tuple for each slice that, with the seed, makes its samples independent of the batch; its
                 number in the batch by default.
             progress: show a bar with the time left.
@@ -336,15 +367,21 @@ class DiffusionReconstructor(Reconstructor):
         """
         scan = scan_of(kspace.to(self.device), mask.to(self.device), sensitivity_maps)
         problem = Problem.create(*scan, self.signal_scale, noise)
-        given: dict[str, Any] = {"sampler": sampler, "steps": steps, "consistency": consistency, "spacing": spacing}
+        given: dict[str, Any] = {
+            "sampler": sampler,
+            "steps": steps,
+            "consistency": consistency,
+            "spacing": spacing,
+            "start_timestep": start_timestep,
+        }
         how = replace(
             self.sampling,
             eta=eta,
             start=None if start is None else start.to(self.device) / problem.scale.view(-1, 1, 1),
-            start_timestep=start_timestep,
             rederive=rederive,
             rate=rate,
             seed=seed,
+            antithetic=antithetic,
             progress=progress,
             **{key: value for key, value in given.items() if value is not None},
         )
@@ -352,7 +389,8 @@ class DiffusionReconstructor(Reconstructor):
         return self._sample(problem, n_samples or self.n_samples, keys, how)
 
     def _sample(self, problem: Problem, n_samples: int, keys: Sequence[tuple[int, ...]], how: Sampling) -> Posterior:
-        return sample_posterior(self.denoiser, self.process, problem, n_samples, keys, how, self.signal_scale / 4)
+        frame, data_std = self.frame(problem), self.signal_scale / 4
+        return sample_posterior(self.denoiser, self.process, problem, frame, n_samples, keys, how, data_std)
 
     def predict_file(
         self,
@@ -369,6 +407,8 @@ class DiffusionReconstructor(Reconstructor):
         consistency: ConsistencyName | None = None,
         noise: float | None = None,
         maps: MapsName = "acs",
+        spacing: Spacing | None = None,
+        start_timestep: int | None = None,
         seed: int = 0,
     ) -> dict[str, Any]:
         """Samples images for a file of k-space; stopped, it goes on with the next slice when run again.
@@ -379,7 +419,8 @@ class DiffusionReconstructor(Reconstructor):
             output: .npz or .h5 with the magnitude of the mean ("image" or "reconstruction", (slices, H, W)),
                 "std", complex "samples" (slices, K, H, W), "residual" (slices, K) and "noise" (slices,), in the
                 units of the input; .npy, .nii, .nii.gz or .png with the mean alone.
-            n_samples, sampler, steps, consistency, noise, seed: see `reconstruct`; maps: its `sensitivity_maps`.
+            n_samples, sampler, steps, consistency, noise, spacing, start_timestep, seed: see `reconstruct`; maps:
+                its `sensitivity_maps`.
 
         Raises:
             DataError: the input can't be read, is not undersampled, or the output's format is unknown.
@@ -399,6 +440,8 @@ class DiffusionReconstructor(Reconstructor):
             consistency=consistency,
             noise=noise,
             maps=maps,
+            spacing=spacing,
+            start_timestep=start_timestep,
             seed=seed,
         )
 
@@ -410,7 +453,7 @@ class DiffusionReconstructor(Reconstructor):
         drawn["posterior"] = figures.posterior_panel(
             _cropped(target, batch),
             _cropped(batch_zero_filled(self.problem(batch), scale), batch),
-            Posterior(_cropped(posterior.samples, batch), posterior.residual, posterior.noise),
+            replace(posterior, samples=_cropped(posterior.samples, batch)),
         )
         if posterior.samples.shape[1] > 1:
             error = (_cropped(posterior.image, batch) - _cropped(target, batch)).abs()

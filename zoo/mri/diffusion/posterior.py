@@ -18,11 +18,13 @@ class Posterior:
         samples: (B, K, H, W) complex, in the units of the data.
         residual: (B, K) mean squared misfit of each over the noise's variance, 1 for the truth on average.
         noise: (B,) standard deviation of real and imaginary part of the measurement, estimated or given.
+        paired: whether samples 2 j and 2 j + 1 came of opposite noise. Most of their deviations cancel in the mean.
     """
 
     samples: Tensor
     residual: Tensor
     noise: Tensor
+    paired: bool = False
 
     @property
     def mean(self) -> Tensor:
@@ -42,32 +44,49 @@ class Posterior:
     @property
     def std(self) -> Tensor:
         """(B, H, W) standard deviation of the magnitudes, unbiased; 0 for a single sample."""
-        return _std(self.samples.abs())
+        return variance(self.samples.abs(), self.paired).sqrt()
 
     @property
     def complex_std(self) -> Tensor:
         """(B, H, W) root of the mean squared distance of the complex values from their mean, unbiased."""
-        return torch.hypot(_std(self.samples.real), _std(self.samples.imag))
+        return (variance(self.samples.real, self.paired) + variance(self.samples.imag, self.paired)).sqrt()
 
 
-def _std(x: Tensor) -> Tensor:
-    return x.std(1) if x.shape[1] > 1 else torch.zeros_like(x[:, 0])
+def variance(x: Tensor, paired: bool = False) -> Tensor:
+    """Unbiased variance over the samples of (B, K, ...); 0 for a single one.
+
+    Args:
+        x: real.
+        paired: see `Posterior`; then the variance within the pairs and that of their means add up to it. Less than
+            two pairs do not tell them apart, and an odd last sample does not count.
+    """
+    if x.shape[1] == 1:
+        return torch.zeros_like(x[:, 0])
+    pairs = _pairs(x, paired)
+    return x.var(1) if pairs is None else pairs.diff(dim=2).square().mean((1, 2)) / 4 + pairs.mean(2).var(1)
 
 
-def dispersion(samples: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+def _pairs(x: Tensor, paired: bool) -> Tensor | None:
+    """(B, K / 2, 2, ...) if there are at least two pairs."""
+    count = x.shape[1]
+    return x[:, : count // 2 * 2].unflatten(1, (-1, 2)) if paired and count >= 4 else None
+
+
+def dispersion(samples: Tensor, mask: Tensor, paired: bool = False) -> tuple[Tensor, Tensor]:
     """Root mean variance of the samples' k-space where it was measured and where it was not, each (B,).
 
     Args:
         samples: (B, K, H, W) complex, K of 2 or more.
         mask: boolean, broadcastable to (B, H, W).
+        paired: see `variance`.
     """
     kspace = fft2(samples)
-    variance = kspace.real.var(1) + kspace.imag.var(1)
-    measured = mask.expand_as(variance).to(variance.dtype)
+    spread = variance(kspace.real, paired) + variance(kspace.imag, paired)
+    measured = mask.expand_as(spread).to(spread.dtype)
     axes = (-2, -1)
 
     def root_mean(weight: Tensor) -> Tensor:
-        return ((variance * weight).sum(axes) / weight.sum(axes).clamp_min(1)).sqrt()
+        return ((spread * weight).sum(axes) / weight.sum(axes).clamp_min(1)).sqrt()
 
     return root_mean(measured), root_mean(1 - measured)
 
@@ -114,7 +133,7 @@ def sparsification_error(std: Tensor, error: Tensor) -> Tensor:
     return (by_std - by_error).mean(1)
 
 
-def crps(samples: Tensor, target: Tensor) -> Tensor:
+def crps(samples: Tensor, target: Tensor, paired: bool = False) -> Tensor:
     """Continuous ranked probability score of magnitudes, mean over the pixels, (B,); fair in the samples' number.
 
     Source: Ferro, Quarterly Journal of the Royal Meteorological Society 140, 2014.
@@ -122,10 +141,17 @@ def crps(samples: Tensor, target: Tensor) -> Tensor:
     Args:
         samples: (B, K, H, W) real, K of 2 or more.
         target: (B, H, W).
+        paired: see `variance`; the distances within the pairs are left out.
     """
+    pairs = _pairs(samples, paired)
+    if pairs is not None:
+        samples = pairs.flatten(1, 2)
     count = samples.shape[1]
     distance = (samples - target.unsqueeze(1)).abs().mean(1)
     # Sum over pairs |a - b| from the sorted values: the k-th enters with 2 k - K - 1.
     weight = 2 * torch.arange(1, count + 1, dtype=samples.dtype, device=samples.device) - count - 1
-    spread = (samples.sort(1).values * weight.view(1, -1, 1, 1)).sum(1) / (count * (count - 1))
-    return (distance - spread).mean((-2, -1))
+    between = (samples.sort(1).values * weight.view(1, -1, 1, 1)).sum(1)
+    counted = count * (count - 1)
+    if pairs is not None:
+        between, counted = between - pairs.diff(dim=2).abs().sum((1, 2)), counted - count
+    return (distance - between / counted).mean((-2, -1))

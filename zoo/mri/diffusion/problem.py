@@ -15,6 +15,7 @@ from zoo.mri.operators import SenseOperator, to_channels
 from zoo.mri.sensitivity import acs_maps, espirit
 
 MapsName = Literal["acs", "espirit"]
+Diffused = Literal["image", "residual"]
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,27 @@ class Problem:
     def to_data(self, images: Tensor) -> Tensor:
         """Images (B, ..., H, W) in the data's units."""
         return images * self.scale.view(-1, *[1] * (images.ndim - 1))
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What of an image x is diffused: (x - origin) / unit.
+
+    Attributes:
+        origin: (B, H, W) complex, in the sampler's units.
+        unit: likewise.
+    """
+
+    origin: Tensor
+    unit: float = 1.0
+
+    def diffused(self, images: Tensor) -> Tensor:
+        """Of images (B, H, W) in the sampler's units."""
+        return (images - self.origin) / self.unit
+
+    def images(self, diffused: Tensor) -> Tensor:
+        """The way back, (B, K, H, W) of K samples."""
+        return self.origin.unsqueeze(1) + self.unit * diffused
 
 
 def scan_of(kspace: Tensor, mask: Tensor, maps: Tensor | MapsName | None) -> tuple[Tensor, Tensor, Tensor | None]:

@@ -25,16 +25,27 @@ class SeededNoise:
         seeds: of each sample of the batch.
         shape: of one sample.
         device: of the noise; it is drawn on the CPU, so that all devices get the same.
+        signs: of each sample's noise; by default all are 1.
     """
 
-    def __init__(self, seeds: Sequence[tuple[int, ...]], shape: tuple[int, ...], device: torch.device) -> None:
+    def __init__(
+        self,
+        seeds: Sequence[tuple[int, ...]],
+        shape: tuple[int, ...],
+        device: torch.device,
+        signs: Sequence[int] | None = None,
+    ) -> None:
         words = (int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> np.uint64(1)) for seed in seeds)
         self.generators = [torch.Generator().manual_seed(word) for word in words]
         self.shape, self.device = shape, device
+        self.signs = [1] * len(seeds) if signs is None else signs
 
     def __call__(self) -> Tensor:
         """(B, *shape) float32."""
-        return torch.stack([torch.randn(self.shape, generator=g) for g in self.generators]).to(self.device)
+        drawn = [
+            sign * torch.randn(self.shape, generator=g) for sign, g in zip(self.signs, self.generators, strict=True)
+        ]
+        return torch.stack(drawn).to(self.device)
 
 
 @dataclass(frozen=True)

@@ -57,12 +57,12 @@ class PosteriorScores(nn.Module):
         self._update(self.statistics, "residual", posterior.residual)
         if magnitudes.shape[1] > 1:
             std, error = cropped(posterior.std), (image - truth).abs()
-            measured, unmeasured = dispersion(posterior.samples, mask)
+            measured, unmeasured = dispersion(posterior.samples, mask, posterior.paired)
             values = {
                 "coverage": coverage(image, std, truth),
                 "rank-correlation": rank_correlation(std, error),
                 "sparsification-error": sparsification_error(std, error),
-                "crps": crps(magnitudes, truth),
+                "crps": crps(magnitudes, truth, posterior.paired),
                 "measured-dispersion": measured,
                 "unmeasured-dispersion": unmeasured,
             }
