@@ -82,7 +82,7 @@ def read_evaluation_file(path: Path, count: int) -> Iterator[CloudBatch]:
         DataError: it is damaged or of another layout.
     """
     numpy_types = [
-        *(np._core.multiarray._reconstruct, np._core.multiarray.scalar, np.ndarray, np.dtype),  # type: ignore[attr-defined]
+        *(array_class("numpy", name) for name in ("_reconstruct", "scalar", "ndarray", "dtype")),
         *(type(np.dtype(kind)) for kind in ("i1", "i2", "i4", "i8", "u1", "f4", "f8")),
     ]
     with (

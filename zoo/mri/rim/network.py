@@ -219,10 +219,11 @@ class _EfficientStep(nn.Module):
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """(B, 4, H, W) and two states -> (B, 2, H, W) and the next states."""
         new_state: State = []
-        for conv, cell, old in zip(self.convs, self.cells, state, strict=False):
+        *convs, last = self.convs
+        for conv, cell, old in zip(convs, self.cells, state, strict=True):
             x = cell(torch.relu(conv(x)), old)
             new_state.append(x)
-        return self.convs[-1](x), new_state
+        return last(x), new_state
 
 
 class EfficientRIM(_Unrolled):
