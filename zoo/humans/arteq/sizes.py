@@ -73,6 +73,6 @@ class SizeHead(nn.Module):
     def _take_in(self, sizes: Tensor) -> None:
         """The mean of all batches, and in the long run of the latest: one batch alone says too little."""
         self.seen += 1
-        share = (1 / self.seen).clamp_min(_MOMENTUM)
+        share = (1 / self.seen).clamp_min(_MOMENTUM).to(self.mean)
         self.mean.lerp_(sizes.mean(0).to(self.mean), share)
         self.square.lerp_(sizes.square().mean(0).to(self.square), share)
