@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytorch_lightning as pl
@@ -113,3 +114,19 @@ def test_plugins_are_found(tmp_path: Path) -> None:
         "assert zoo.create_model('mine/net', width=4).network.in_features == 4"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent.parent)
+
+
+@pytest.mark.parametrize(
+    ("create", "name", "arguments", "message"),
+    [
+        (zoo.create_model, "mri/recurrentvarnet", {"opening_iterations": -1}, "0 or more"),
+        (zoo.create_model, "mri/recurrentvarnet", {"closing_iterations": -2}, "0 or more"),
+        (zoo.create_model, "mri/diffusion", {"noise_emphasis": 0.0}, "positive"),
+        (zoo.create_model, "mri/diffusion", {"residual_std": float("nan")}, "positive"),
+        (zoo.create_data, "mri/phantom", {"train_volumes_3d": -1}, "0 or more"),
+        (zoo.create_data, "humans/body-clouds", {"mixed": float("nan")}, "from 0 to 1"),
+    ],
+)
+def test_impossible_numbers_are_named(create: Any, name: str, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        create(name, **arguments)

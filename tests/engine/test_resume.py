@@ -54,17 +54,22 @@ def assert_same_run(one: Path, other: Path) -> None:
     assert read_metrics(other) == read_metrics(one)
 
 
+def check_interrupted(monkeypatch: pytest.MonkeyPatch, config: str, options: list[str], cls: type, step: int) -> None:
+    """A run stopped in a step and resumed is the run that was never stopped."""
+    train(compose(config, [*options, "run_dir=whole"]))
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, cls, step)
+        with pytest.raises(Interrupted, match="SIGINT"):
+            train(compose(config, [*options, "run_dir=parts"]))
+    assert not Path("parts/model.safetensors").exists()
+    train(compose_run(Path("parts")), resume=True)
+    assert_same_run(Path("whole"), Path("parts"))
+
+
 @pytest.mark.parametrize("step", [1, 3, 5, 7, 10])
 def test_interrupted_anywhere(in_tmp: Path, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """Mid-epoch, at the last step of an epoch (5) and of the run (10)."""
-    train(compose("kat/digits", [*DIGITS, "run_dir=whole"]))
-    with monkeypatch.context() as patch:
-        interrupt_at(patch, ImageClassifier, step)
-        with pytest.raises(Interrupted, match="SIGINT"):
-            train(compose("kat/digits", [*DIGITS, "run_dir=parts"]))
-    assert not (in_tmp / "parts/model.safetensors").exists()
-    train(compose_run(Path("parts")), resume=True)
-    assert_same_run(in_tmp / "whole", in_tmp / "parts")
+    check_interrupted(monkeypatch, "kat/digits", DIGITS, ImageClassifier, step)
 
 
 def test_interrupted_twice_with_workers(in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,26 +90,14 @@ def test_interrupted_twice_with_workers(in_tmp: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("step", [1, 3, 6])
 def test_epochs_of_one_step(in_tmp: Path, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """Where the middle of an epoch does not exist, runs stop between epochs."""
-    train(compose("kat/function-fit", [*FIT, "run_dir=whole"]))
-    with monkeypatch.context() as patch:
-        interrupt_at(patch, GRKANRegressor, step)
-        with pytest.raises(Interrupted):
-            train(compose("kat/function-fit", [*FIT, "run_dir=parts"]))
-    train(compose_run(Path("parts")), resume=True)
-    assert_same_run(in_tmp / "whole", in_tmp / "parts")
+    check_interrupted(monkeypatch, "kat/function-fit", FIT, GRKANRegressor, step)
 
 
 @pytest.mark.parametrize("step", [2, 3, 5])
 def test_steps_are_given_instead_of_epochs(in_tmp: Path, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """At the end of an epoch, in the midst of one, and at the last step, after which nothing is left to train."""
     options = [*FIT, "data.steps_per_epoch=2", "trainer.max_epochs=-1", "trainer.max_steps=5"]
-    train(compose("kat/function-fit", [*options, "run_dir=whole"]))
-    with monkeypatch.context() as patch:
-        interrupt_at(patch, GRKANRegressor, step)
-        with pytest.raises(Interrupted):
-            train(compose("kat/function-fit", [*options, "run_dir=parts"]))
-    train(compose_run(Path("parts")), resume=True)
-    assert_same_run(in_tmp / "whole", in_tmp / "parts")
+    check_interrupted(monkeypatch, "kat/function-fit", options, GRKANRegressor, step)
 
 
 @pytest.mark.parametrize("length", ["trainer.max_epochs=3", "trainer.max_steps=3"])
@@ -146,13 +139,7 @@ def test_killed_before_the_first_checkpoint_it_begins_anew(in_tmp: Path, monkeyp
 def test_gradient_accumulation(in_tmp: Path, monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
     """Stopped at a batch that ends an accumulation, and at one that begins it: the step is finished first."""
     options = [*DIGITS, "trainer.accumulate_grad_batches=2"]
-    train(compose("kat/digits", [*options, "run_dir=whole"]))
-    with monkeypatch.context() as patch:
-        interrupt_at(patch, ImageClassifier, batch)
-        with pytest.raises(Interrupted):
-            train(compose("kat/digits", [*options, "run_dir=parts"]))
-    train(compose_run(Path("parts")), resume=True)
-    assert_same_run(in_tmp / "whole", in_tmp / "parts")
+    check_interrupted(monkeypatch, "kat/digits", options, ImageClassifier, batch)
 
 
 def test_rival_interrupted(in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from zoo.data.loading import eval_loader, sample_generator, train_loader
+from zoo.errors import ConfigError
 from zoo.humans.arteq.parts import turn, turn_euler, without_hands
 from zoo.humans.arteq.sampling import sample_surface
 from zoo.humans.body import Body, load_body
@@ -234,6 +235,8 @@ class BodyClouds(pl.LightningDataModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        if not 0 <= mixed <= 1:
+            raise ConfigError(f"data.mixed is a share of the poses, from 0 to 1, not {mixed}.")
         self.body = load_body(body, gender)
 
     def _collate(self, shared: bool = False) -> CloudCollate:

@@ -83,6 +83,10 @@ class PhantomKSpace(KSpaceData):
         self.size, self.coils, self.slices, self.snr = size, coils, slices, snr
         self.clean_target = clean_target
         self.counts = {"train": train_volumes, "val": val_volumes, "test": test_volumes}
+        if train_volumes_3d < 0 or min(size_3d) < 1:
+            raise ConfigError(
+                f"data.train_volumes_3d ({train_volumes_3d}) should be 0 or more, data.size_3d {size_3d} positive."
+            )
         self.train_volumes_3d, self.size_3d = train_volumes_3d, size_3d
         self.masks_3d = _discs(accelerations_3d, center_fractions_3d)
         self.contrasts = {"train": contrasts, "val": contrasts, "test": test_contrasts or contrasts}

@@ -249,6 +249,9 @@ def test_options_of_training(module: Any) -> None:
     assert module.loss_of(batch, t, noise) < plain
     with pytest.raises(ConfigError, match="zero_terminal_snr"):
         zoo.create_model("mri/diffusion", zero_terminal_snr=True, prediction="epsilon")
+    for timestep in (-3, 1000):
+        with pytest.raises(ConfigError, match="from 0 to 999"):
+            module.sample_batch(batch, 1, start_timestep=timestep)
 
 
 class TestFiles:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from zoo.errors import ConfigError
 from zoo.mri.diffusion.consistency import Consistency, ConsistencyName
 from zoo.mri.diffusion.posterior import Posterior
 from zoo.mri.diffusion.problem import Frame, Problem
@@ -64,6 +65,11 @@ def sample_posterior(
     levels = sampler.plan(process, how.steps, how.spacing)
     start = how.start
     if how.start_timestep is not None:
+        if not 0 <= how.start_timestep < process.steps:
+            raise ConfigError(
+                f"start_timestep should be from 0 to {process.steps - 1}, the timestep of most noise, "
+                f"not {how.start_timestep}."
+            )
         first = process.levels([how.start_timestep])
         levels = [level for level in levels if level.timestep <= how.start_timestep] or first
         if start is None and levels[0].timestep < process.steps - 1:  # the step from pure noise leads there

@@ -142,6 +142,10 @@ class DiffusionReconstructor(Reconstructor):
                 "model.zero_terminal_snr leaves nothing to predict the noise from at the last step: "
                 "use model.prediction=v or x0."
             )
+        if not residual_std > 0 or not noise_emphasis > 0:
+            raise ConfigError(
+                f"model.residual_std ({residual_std}) and model.noise_emphasis ({noise_emphasis}) should be positive."
+            )
         sizes = resolve_size(
             network_size,
             model_channels=model_channels,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from zoo.data.kspace import KSpaceBatch
+from zoo.errors import ConfigError
 from zoo.mri.baselines import BaselineName
 from zoo.mri.fourier import Norm
 from zoo.mri.reconstructor import Loss, Protocol, Reconstructor
@@ -65,6 +66,11 @@ class RecurrentVarNetReconstructor(Reconstructor):
         baselines: tuple[BaselineName, ...] = (),
         real_slice: bool = False,
     ) -> None:
+        if opening_iterations < 0 or closing_iterations < 0:
+            raise ConfigError(
+                f"model.opening_iterations ({opening_iterations}) and model.closing_iterations ({closing_iterations}) "
+                "should be 0 or more."
+            )
         network = RecurrentVarNet(
             num_steps,
             recurrent_hidden_channels,
