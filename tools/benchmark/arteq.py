@@ -15,49 +15,59 @@ from zoo.config import compose, compose_run
 from zoo.data.body_clouds import CONDITIONS
 from zoo.engine.run import evaluate, train
 from zoo.engine.run_folder import RunFolder
-from zoo.errors import ConfigError
+from zoo.errors import ConfigError, UnknownNameError, did_you_mean
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 QUIET = ("callbacks.progress_bar=null", "callbacks.rich_model_summary=null", "logger={csv: {}}")
-_AUGMENTED = {"haar": "SO(3) augmentation", "none": "no augmentation"}
-_PARTS = {"ArtEq": "model", "PointNet": "rival"}
+# Name of the row -> which network of the config it is, and how its training data are turned.
+ROWS = {
+    "PointNet, SO(3) augmentation": ("rival", "haar"),
+    "ArtEq, SO(3) augmentation": ("model", "haar"),
+    "PointNet, no augmentation": ("rival", "none"),
+    "ArtEq, no augmentation": ("model", "none"),
+}
 
 
 def run(
     seeds: int = 3,
+    rows: tuple[str, ...] = tuple(ROWS),
     epochs: int | None = None,
-    plain_epochs: int | None = None,
     bodies: int | None = None,
     rounds: int = 10,
     folder: str | None = None,
 ) -> Report:
-    """Trains the config ``humans/arteq`` with its rival, augmented and not.
+    """Trains the config ``humans/arteq`` and its rival, augmented and not.
 
     Args:
         seeds: runs of each, with seeds 0, 1, ...
+        rows: some of `ROWS`; the first one is the one that the others are compared with.
         epochs: of each training; None for the config's.
-        plain_epochs: of those without augmentation; None for as many as with it.
         bodies: of each epoch; None for the config's.
         rounds: of registration behind either network, for further rows; 0 for none.
         folder: where the runs are kept, as ``model-<rotation>-<seed>`` and ``rival-...``; those that it has are
             not trained again, and one that was interrupted goes on. None to keep none.
+
+    Raises:
+        UnknownNameError: there is no such row.
     """
-    report = Report(f"V2V in cm and part accuracy, mean over {seeds} seeds", f"PointNet, {_AUGMENTED['haar']}")
+    for name in rows:
+        if name not in ROWS:
+            raise UnknownNameError(f"There is no row '{name}'. {did_you_mean(name, ROWS)}")
+    report = Report(f"V2V in cm and part accuracy, mean over {seeds} seeds", rows[0])
     with tempfile.TemporaryDirectory() as temporary:
         results: dict[str, list[dict[str, Any]]] = {}
         for seed in range(seeds):
-            for rotation, label in _AUGMENTED.items():
-                steps = epochs if rotation == "haar" or plain_epochs is None else plain_epochs
+            for name in rows:
+                part, rotation = ROWS[name]
                 changes = [
-                    *([f"trainer.max_epochs={steps}"] if steps is not None else []),
+                    *([f"trainer.max_epochs={epochs}"] if epochs is not None else []),
                     *([f"data.bodies={bodies}"] if bodies is not None else []),
                     *(f"data.rotation={rotation}", f"seed={seed}"),
                 ]
-                for name, part in _PARTS.items():
-                    path = Path(folder or temporary, f"{part}-{rotation}-{seed}")
-                    results.setdefault(f"{name}, {label}", []).append(_result(changes, part, path, rounds))
+                path = Path(folder or temporary, f"{part}-{rotation}-{seed}")
+                results.setdefault(name, []).append(_result(changes, part, path, rounds))
     for name, summaries in results.items():
         report.rows[name] = {
             **_errors([summary["metrics"] for summary in summaries]),
@@ -66,7 +76,7 @@ def run(
         }
         if rounds:
             report.rows[f"{name}, registered"] = _errors([summary["refined"] for summary in summaries])
-        for condition in ("rotated", "wide"):
+        for condition in ("rotated", "wide", "rotated_wide"):
             each = ", ".join(f"{summary['metrics'][f'test/v2v_{condition}']:.3g}" for summary in summaries)
             report.notes.append(f"{name}: V2V {condition} of each seed {each} cm")
     report.notes.append("minutes of processor time, with the evaluation; of an interrupted run, of its last part")
