@@ -14,14 +14,14 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from zoo.errors import UnknownNameError, did_you_mean
+from zoo.errors import UnknownNameError, WeightsError, did_you_mean
 from zoo.signature import check_choices, check_names
 
 if TYPE_CHECKING:
@@ -170,8 +170,10 @@ def convert_official(name: str, state_dict: dict[str, Any]) -> dict[str, torch.T
 
     Raises:
         UnknownNameError: no such model, or no official checkpoints of it are known.
-        WeightsError: keys are missing or unknown; the message names them.
+        WeightsError: keys are missing or unknown; the message names them. Or it is no mapping at all.
     """
+    if not isinstance(state_dict, Mapping):
+        raise WeightsError(f"A checkpoint should be a mapping of names to tensors, not a {type(state_dict).__name__}.")
     converted: dict[str, torch.Tensor] = _converter(name).convert_official(state_dict)
     return converted
 
