@@ -15,6 +15,7 @@ from tests import goldens
 from tests.goldens import relative_error, section
 from zoo.errors import ConfigError, WeightsError
 from zoo.kat.coefficients import INITIAL_COEFFICIENTS
+from zoo.kat.describe import describe_rationals
 from zoo.kat.kat.network import KAT
 from zoo.kat.layers import GRKAN, Rational, variance_gain
 from zoo.kat.transformer import Attention, DropPath, VisionTransformer
@@ -169,6 +170,39 @@ def test_variance_preserving_init_preserves_variance() -> None:
     assert hidden.var().item() == pytest.approx(1.0, rel=0.05)
     assert mlp(x).var().item() == pytest.approx(1.0, rel=0.1)
     assert GRKAN(512, 2048, init="official").fc1.weight.std().item() == pytest.approx(0.02, rel=0.03)
+
+
+class TestDescribeRationals:
+    def test_untrained_rationals_are_where_they_started(self) -> None:
+        facts = describe_rationals(KAT(**SMALL, act_init="tanh"))
+        assert [(f["layer"], f["group"]) for f in facts[7:9]] == [("blocks.0.mlp.act1", 7), ("blocks.0.mlp.act2", 0)]
+        assert len(facts) == 2 * 2 * 8
+        assert {f["nearest"] for f in facts} == {"identity", "tanh"}
+        assert all(f["from_start"] < 1e-12 for f in facts)
+        identity, tanh = facts[0], facts[8]
+        assert (identity["slope"], identity["far_slope"]) == pytest.approx((1.0, 1.0))
+        assert tanh["slope"] == pytest.approx(1.0, abs=5e-3)
+        assert tanh["far_slope"] == pytest.approx(tanh["numerator"][5] / tanh["denominator"][3])
+
+    def test_each_group_has_its_own_numbers(self) -> None:
+        """F = x / (1 + c |x|) in the second group: F - x is largest at the ends, and F stays below 1 / c."""
+        layer = Rational("identity", 2)
+        with torch.no_grad():
+            layer.weight_denominator[1, 0] = -0.5
+        first, second = describe_rationals(layer, -2.0, 2.0)
+        assert (first["from_start"], first["nearest"]) == (0.0, "identity")
+        assert second["from_start"] == pytest.approx(1.0)
+        assert second["slope"] == pytest.approx(1.0)
+        assert second["far_slope"] == 0.0
+        assert second["denominator"] == [-0.5, 0.0, 0.0, 0.0]
+        assert layer.weight_denominator.requires_grad
+        assert layer.weight_denominator.grad is None
+
+    def test_bad_questions(self) -> None:
+        with pytest.raises(ValueError, match="ViT has no rationals"):
+            describe_rationals(ViT(**SMALL))
+        with pytest.raises(ValueError, match="is empty"):
+            describe_rationals(Rational(), 1.0, 1.0)
 
 
 def test_a_network_can_be_made_without_memory() -> None:
