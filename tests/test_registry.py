@@ -41,7 +41,7 @@ def test_unknown_argument_names_the_nearest() -> None:
 @pytest.mark.parametrize(
     ("create", "name", "arguments", "message"),
     [
-        (zoo.create_model, "kat/kat", {"mlp_init": "offical"}, "kat/kat.mlp_init should be 'variance_preserving' | 'of"),
+        (zoo.create_model, "kat/kat", {"mlp_init": "offical"}, "mlp_init should be 'variance_preserving' | 'official'"),
         (zoo.create_model, "kat/kat", {"size": "huge"}, "kat/kat.size should be 'tiny' | 'small' | 'base', not 'huge'"),
         (zoo.create_model, "pinn/quantum-well", {"energy": "free"}, "should be 'rayleigh' | 'trainable' | 'fixed'"),
     ],
