@@ -97,6 +97,10 @@ def test_states_that_an_opaque_barrier_splits_keep_their_parity(states: int) -> 
     np.testing.assert_allclose(found.energies, layered_energies(potential, states), rtol=1e-11)
 
 
+def test_many_states_end_where_rounding_begins() -> None:
+    np.testing.assert_allclose(solve(InfiniteWell(), 60).energies, (np.arange(1, 61) * np.pi) ** 2, rtol=1e-9)
+
+
 def test_bad_number_of_states() -> None:
     with pytest.raises(ConfigError, match="1 state or more, not 0"):
         solve(FiniteWell(), 0)

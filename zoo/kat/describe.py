@@ -71,8 +71,9 @@ def describe_rationals(network: nn.Module, low: float = -3.0, high: float = 3.0)
         values = _evaluate(a, b, module.form, points)
         start = Rational(module.mode, 1, form=module.form)
         start_values = _evaluate(start.weight_numerator, start.weight_denominator, module.form, x)[0].detach()
-        for group, value in enumerate(values):
-            (slope,) = torch.autograd.grad(value.sum(), points, retain_graph=True)
+        for group, row in enumerate(values):
+            (slope,) = torch.autograd.grad(row.sum(), points, retain_graph=True)
+            value = row.detach()
             distances = {known: float((value - target).abs().max()) for known, target in named.items()}
             nearest = min(distances, key=lambda known: distances[known])
             facts.append(
