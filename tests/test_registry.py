@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import pytorch_lightning as pl
@@ -15,7 +16,7 @@ import zoo
 from zoo import registry
 from zoo.errors import ConfigError, UnknownNameError
 from zoo.module import ZooModule
-from zoo.signature import parameters
+from zoo.signature import check_choices, parameters
 
 
 def test_lists_by_glob() -> None:
@@ -35,6 +36,31 @@ def test_unknown_name_names_near_matches() -> None:
 def test_unknown_argument_names_the_nearest() -> None:
     with pytest.raises(ConfigError, match=r"kat/kat has no argument 'embed_dimm'.*'embed_dim'"):
         zoo.create_model("kat/kat", embed_dimm=3)
+
+
+@pytest.mark.parametrize(
+    ("create", "name", "arguments", "message"),
+    [
+        (zoo.create_model, "kat/kat", {"mlp_init": "offical"}, "mlp_init should be 'variance_preserving' | 'official'"),
+        (zoo.create_model, "kat/kat", {"size": "huge"}, "kat/kat.size should be 'tiny' | 'small' | 'base', not 'huge'"),
+        (zoo.create_model, "pinn/quantum-well", {"energy": "free"}, "should be 'rayleigh' | 'trainable' | 'fixed'"),
+    ],
+)
+def test_a_value_that_is_none_of_the_choices_is_refused(
+    create: Any, name: str, arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        create(name, **arguments)
+
+
+def test_choices_of_a_type() -> None:
+    def f(a: Literal["x", 1] = "x", b: Literal["x"] | None = None, c: Literal["x"] | int = 3, d: str = "") -> None: ...
+
+    for good in ({"a": 1}, {"b": None}, {"b": "x"}, {"c": 4}, {"d": "x"}, {}):
+        check_choices(f, good, "f")
+    for bad in ({"a": True}, {"a": None}, {"b": "y"}, {"a": ["x"]}):
+        with pytest.raises(ConfigError, match=f"f.{next(iter(bad))} should be"):
+            check_choices(f, bad, "f")
 
 
 def test_listing_imports_no_torch_and_look_up_only_its_module() -> None:

@@ -14,15 +14,15 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from zoo.errors import UnknownNameError, did_you_mean
-from zoo.signature import check_names
+from zoo.errors import UnknownNameError, WeightsError, did_you_mean
+from zoo.signature import check_choices, check_names
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -142,7 +142,8 @@ def create_model(name: str, **arguments: Any) -> ZooModule:
 
     Raises:
         UnknownNameError: no such model.
-        ConfigError: an argument the constructor does not have, or one it needs and did not get.
+        ConfigError: an argument the constructor does not have, one it needs and did not get, or a value that is
+            none of the choices.
     """
     return _create("model", name, arguments)
 
@@ -155,6 +156,7 @@ def create_data(name: str, **arguments: Any) -> pl.LightningDataModule:
 def _create(kind: Kind, name: str, arguments: dict[str, Any]) -> Any:
     cls = get_class(kind, name)
     check_names(cls, arguments, where=name)
+    check_choices(cls, arguments, where=name)
     return cls(**arguments)
 
 
@@ -168,8 +170,10 @@ def convert_official(name: str, state_dict: dict[str, Any]) -> dict[str, torch.T
 
     Raises:
         UnknownNameError: no such model, or no official checkpoints of it are known.
-        WeightsError: keys are missing or unknown; the message names them.
+        WeightsError: keys are missing or unknown; the message names them. Or it is no mapping at all.
     """
+    if not isinstance(state_dict, Mapping):
+        raise WeightsError(f"A checkpoint should be a mapping of names to tensors, not a {type(state_dict).__name__}.")
     converted: dict[str, torch.Tensor] = _converter(name).convert_official(state_dict)
     return converted
 

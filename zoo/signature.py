@@ -64,6 +64,36 @@ def check_names(target: Callable[..., Any], arguments: Mapping[str, Any], where:
             raise ConfigError(f"{where} needs a value for '{name}'{expected}: give {where}.{name}=...")
 
 
+def check_choices(target: Callable[..., Any], arguments: Mapping[str, Any], where: str) -> None:
+    """Raises `ConfigError` for a value that is none of those its parameter's ``Literal`` annotation allows.
+
+    From Python nothing else compares the two, and a misspelt option would be taken for whichever is the code's
+    ``else``.
+
+    Args:
+        target: the class or function that will be called with `arguments`.
+        arguments: keyword arguments.
+        where: what the message calls the place.
+    """
+    hints = type_hints(target)
+    for name, value in arguments.items():
+        choices = _choices(hints.get(name))
+        if choices and not any(type(value) is type(choice) and value == choice for choice in choices):
+            raise ConfigError(f"{where}.{name} should be {describe(hints[name])}, not {value!r}.")
+
+
+def _choices(hint: Any) -> tuple[Any, ...]:
+    """All values that a type allows, if it is a ``Literal``, with or without None; else nothing."""
+    if hint is type(None):
+        return (None,)
+    if typing.get_origin(hint) is typing.Literal:
+        return typing.get_args(hint)
+    if typing.get_origin(hint) is typing.Union or type(hint).__name__ == "UnionType":
+        members = [_choices(member) for member in typing.get_args(hint)]
+        return tuple(choice for member in members for choice in member) if all(members) else ()
+    return ()
+
+
 def check_arguments(target: Callable[..., Any], arguments: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Checks names and types of arguments that came from a config file or the command line.
 

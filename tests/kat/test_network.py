@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -12,8 +13,9 @@ from torch import Tensor
 import zoo
 from tests import goldens
 from tests.goldens import relative_error, section
-from zoo.errors import WeightsError
+from zoo.errors import ConfigError, WeightsError
 from zoo.kat.coefficients import INITIAL_COEFFICIENTS
+from zoo.kat.describe import describe_rationals
 from zoo.kat.kat.network import KAT
 from zoo.kat.layers import GRKAN, Rational, variance_gain
 from zoo.kat.transformer import Attention, DropPath, VisionTransformer
@@ -128,6 +130,21 @@ def test_initial_coefficients_are_the_function_they_are_named_after(mode: str) -
     assert (y - TARGETS[mode](x)).abs().max() < bound
 
 
+def test_the_whole_table_is_the_published_one_and_the_refits_are_those_measured() -> None:
+    """Published values that were fitted with form B stand under ``*_official``."""
+    table = goldens.load_json(SYSTEM, "init_coefficients")
+    for name, entry in table["official"].items():
+        ours = INITIAL_COEFFICIENTS[name if entry["fitted_for"] == "A" else f"{name}_official"]
+        assert (list(ours.numerator), list(ours.denominator)) == (entry["a"], entry["b"]), name
+    for key, entry in table["refit_form_A"].items():
+        name, interval = key.split("@")
+        name = name if interval == "[-3,3]" else f"{name}_wide"
+        ours = INITIAL_COEFFICIENTS[name]
+        assert ours.numerator == pytest.approx(entry["a"], rel=1e-8), key
+        assert ours.denominator == pytest.approx(entry["b"], rel=1e-8), key
+        assert variance_gain(name) == pytest.approx(entry["alpha"], rel=1e-4)
+
+
 def test_published_gelu_is_kept_apart() -> None:
     """Fitted with form B: form A misses GELU by 1.46 with it."""
     table = goldens.load_json(SYSTEM, "init_coefficients")["official"]["gelu"]
@@ -153,6 +170,39 @@ def test_variance_preserving_init_preserves_variance() -> None:
     assert hidden.var().item() == pytest.approx(1.0, rel=0.05)
     assert mlp(x).var().item() == pytest.approx(1.0, rel=0.1)
     assert GRKAN(512, 2048, init="official").fc1.weight.std().item() == pytest.approx(0.02, rel=0.03)
+
+
+class TestDescribeRationals:
+    def test_untrained_rationals_are_where_they_started(self) -> None:
+        facts = describe_rationals(KAT(**SMALL, act_init="tanh"))
+        assert [(f["layer"], f["group"]) for f in facts[7:9]] == [("blocks.0.mlp.act1", 7), ("blocks.0.mlp.act2", 0)]
+        assert len(facts) == 2 * 2 * 8
+        assert {f["nearest"] for f in facts} == {"identity", "tanh"}
+        assert all(f["from_start"] < 1e-12 for f in facts)
+        identity, tanh = facts[0], facts[8]
+        assert (identity["slope"], identity["far_slope"]) == pytest.approx((1.0, 1.0))
+        assert tanh["slope"] == pytest.approx(1.0, abs=5e-3)
+        assert tanh["far_slope"] == pytest.approx(tanh["numerator"][5] / tanh["denominator"][3])
+
+    def test_each_group_has_its_own_numbers(self) -> None:
+        """F = x / (1 + c |x|) in the second group: F - x is largest at the ends, and F stays below 1 / c."""
+        layer = Rational("identity", 2)
+        with torch.no_grad():
+            layer.weight_denominator[1, 0] = -0.5
+        first, second = describe_rationals(layer, -2.0, 2.0)
+        assert (first["from_start"], first["nearest"]) == (0.0, "identity")
+        assert second["from_start"] == pytest.approx(1.0)
+        assert second["slope"] == pytest.approx(1.0)
+        assert second["far_slope"] == 0.0
+        assert second["denominator"] == [-0.5, 0.0, 0.0, 0.0]
+        assert layer.weight_denominator.requires_grad
+        assert layer.weight_denominator.grad is None
+
+    def test_bad_questions(self) -> None:
+        with pytest.raises(ValueError, match="ViT has no rationals"):
+            describe_rationals(ViT(**SMALL))
+        with pytest.raises(ValueError, match="is empty"):
+            describe_rationals(Rational(), 1.0, 1.0)
 
 
 def test_a_network_can_be_made_without_memory() -> None:
@@ -256,6 +306,20 @@ class TestConvert:
             zoo.convert_official("kat/kat", {**self.tensors(), "decoder": torch.zeros(1)})
         with pytest.raises(WeightsError, match="holds no tensors"):
             zoo.convert_official("kat/kat", {"epoch": 3})
+        with pytest.raises(WeightsError, match="mapping of names to tensors, not a list"):
+            zoo.convert_official("kat/kat", [torch.zeros(1)])  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize("name", ["kat/kat", "kat/vit"])
+    def test_what_is_no_augreg_is_refused(self, name: str) -> None:
+        arrays = {
+            key: torch.zeros(1)
+            for key in ("embedding/kernel", "cls", "Transformer/posembed_input/pos_embedding", "embedding/bias")
+        }
+        with pytest.raises(WeightsError, match="arrays do not fit together"):
+            zoo.convert_official(name, arrays)
+        arrays["embedding/kernel"] = torch.zeros(4, 4, 3, 8)
+        with pytest.raises(WeightsError, match="missing: Transformer/encoder_norm/scale"):
+            zoo.convert_official(name, arrays)
 
 
 def test_wrong_shapes_are_named() -> None:
@@ -267,3 +331,37 @@ def test_wrong_shapes_are_named() -> None:
         KAT(**{**SMALL, "num_heads": 5})
     with pytest.raises(ValueError, match=r"no initial coefficients are called 'swsh'. Did you mean 'swish'"):
         KAT(**SMALL, act_init="swsh")
+    with pytest.raises(ValueError, match="there is no form 'C': use 'A', 'B', 'legacy_cpu'"):
+        Rational(form="C")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_heads": 5}, "kat/kat can't be built: 5 heads can't share 32 channels evenly"),
+        ({"embed_dim": 36}, "8 groups can't share the MLP's 36 and 144 channels evenly"),
+        ({"num_groups": 0}, "num_groups should be 1 or more, not 0"),
+        ({"patch_size": 0}, "patch_size should be 1 or more, not 0"),
+        ({"depth": 0}, "depth should be 1 or more"),
+        ({"mlp_ratio": 0.0}, r"mlp_ratio \* embed_dim should be 1 or more"),
+        ({"num_classes": 1}, "num_classes"),
+        ({"drop_path_rate": 1.0}, "drop_path_rate should be from 0 to below 1"),
+        ({"act_init": "gleu"}, "Did you mean 'gelu'"),
+    ],
+)
+def test_impossible_options_are_refused_before_any_work(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        zoo.create_model("kat/kat", **{**SMALL, **arguments})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"features": (2,)}, "two or more numbers of channels"),
+        ({"features": (2, 30, 1)}, r"8 groups can't share hidden layers of \(30,\) channels"),
+    ],
+)
+def test_impossible_networks_of_gr_kan_are_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        zoo.create_model("kat/gr-kan", **arguments)
+    assert zoo.create_model("kat/gr-kan", features=(2, 30, 1), activation="gelu")

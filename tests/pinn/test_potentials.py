@@ -70,6 +70,12 @@ def test_wells_and_barriers_complement_each_other(V0: float, width: float, ratio
         ("layers", {}, "needs the widths"),
         ("layers", {"widths": (1.0, 2.0), "layer_V": (1.0,)}, "one value for each of the 2 widths"),
         ("layers", {"widths": (1.0, -2.0), "layer_V": (1.0, 2.0)}, "should be positive"),
+        ("layers", {"widths": (1.0, float("inf")), "layer_V": (1.0, 2.0)}, "positive and finite"),
+        (
+            "layers",
+            {"widths": (1.0, 2.0), "layer_V": (1.0, 2.0), "layer_m": (1.0, float("inf"))},
+            "positive and finite",
+        ),
         ("table", {}, "needs a file"),
         ("function", {}, "needs V"),
         ("function", {"V": np.square, "x_range": (1.0, -1.0)}, "x_range should be"),

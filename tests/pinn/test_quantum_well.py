@@ -190,6 +190,7 @@ def test_units_only_scale_the_answer() -> None:
         ({"energy": "fixed"}, "needs the energies"),
         ({"E_init": (1.0, 2.0)}, "belongs to trainable or fixed"),
         ({"energy": "trainable", "E_init": (1.0,)}, "should hold 2 energies"),
+        ({"energy": "fixed", "E_init": (1.0, float("nan"))}, "finite energies"),
         ({"potential": "function"}, "needs V"),
         ({"well": 3}, "has no argument 'well'"),
     ],

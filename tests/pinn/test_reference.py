@@ -86,6 +86,26 @@ def test_tunnel_splitting_of_a_nearly_degenerate_pair() -> None:
     np.testing.assert_allclose(splitting, exact[1] - exact[0], rtol=1e-4)  # 3.4e-9 of 7.56
 
 
+@pytest.mark.parametrize("states", [1, 2, 5])
+def test_states_that_an_opaque_barrier_splits_keep_their_parity(states: int) -> None:
+    """A splitting of 2e-12: looked for together, rounding would mix the two."""
+    potential = Barrier(V0=2000.0, w=0.6, D=3.0)
+    found = solve(potential, states)
+    psi = found.psi(np.linspace(-1.5, 1.5, 401))
+    parity = (-1.0) ** np.arange(states)
+    np.testing.assert_allclose(psi[:, ::-1], parity[:, None] * psi, atol=1e-9)
+    np.testing.assert_allclose(found.energies, layered_energies(potential, states), rtol=1e-11)
+
+
+def test_many_states_end_where_rounding_begins() -> None:
+    np.testing.assert_allclose(solve(InfiniteWell(), 60).energies, (np.arange(1, 61) * np.pi) ** 2, rtol=1e-9)
+
+
+def test_bad_number_of_states() -> None:
+    with pytest.raises(ConfigError, match="1 state or more, not 0"):
+        solve(FiniteWell(), 0)
+
+
 def test_limits_of_the_finite_well() -> None:
     deep = finite_well_energies(1e10, 1.0, 3)
     np.testing.assert_allclose(deep, (np.arange(1, 4) * np.pi) ** 2, rtol=1e-4)

@@ -64,6 +64,10 @@ def test_bad_questions() -> None:
         transmission(Barrier(), np.array([-1.0, 3.0]))
     with pytest.raises(ConfigError, match="energies above V at the ends"):
         transmission(FiniteWell(V0=20.0), np.array([10.0]))
+    with pytest.raises(ConfigError, match="finite energies"):
+        transmission(Barrier(), np.array([np.nan]))
+    with pytest.raises(ConfigError, match="positive energy"):
+        barrier_transmission(np.array([-1.0, 3.0]), 20.0, 1.0)
     for closed in (Harmonic(), InfiniteWell()):
         with pytest.raises(ConfigError, match="nothing to scatter"):
             transmission(closed, np.array([1.0]))

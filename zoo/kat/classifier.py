@@ -16,7 +16,7 @@ from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from zoo.data.images import ImageBatch
-from zoo.errors import DataError
+from zoo.errors import ConfigError, DataError
 from zoo.files import parsing, write_text
 from zoo.kat import figures
 from zoo.kat.checkpoints import adapt
@@ -35,7 +35,7 @@ class Prediction(TypedDict):
 class ImageClassifier(ZooModule):
     """Cross-entropy training of a `VisionTransformer` with AdamW, linear warm-up and a cosine to zero.
 
-    A subclass saves its hyper-parameters, among them those below, and then calls `_build` with its network.
+    A subclass saves its hyper-parameters, among them those below, and then calls `_build`.
 
     Hyper-parameters:
         num_classes: outputs of the network.
@@ -54,13 +54,21 @@ class ImageClassifier(ZooModule):
     pixel_mean: Tensor
     pixel_std: Tensor
 
-    def _build(self, network: VisionTransformer) -> None:
-        self.network = network
+    def _build(self, network: type[VisionTransformer], **arguments: Any) -> None:
+        """Makes the network and what depends on the hyper-parameters.
+
+        Raises:
+            ConfigError: numbers of which no network can be made.
+        """
+        try:
+            self.network = network(**arguments)
+            self.val_metrics = _metrics(self.hparams["num_classes"]).clone(prefix="val/")
+            self.test_metrics = _metrics(self.hparams["num_classes"]).clone(prefix="test/")
+        except ValueError as error:
+            raise ConfigError(f"{self.zoo_name} can't be built: {error}.") from None
         for name in ("pixel_mean", "pixel_std"):
             self.register_buffer(name, torch.tensor(self.hparams[name]).view(1, -1, 1, 1), persistent=False)
         self.train_loss = MeanMetric()
-        self.val_metrics = _metrics(self.hparams["num_classes"]).clone(prefix="val/")
-        self.test_metrics = _metrics(self.hparams["num_classes"]).clone(prefix="test/")
 
     def forward(self, image: Tensor) -> Tensor:
         """Images (B, C, H, W) in [0, 1] -> logits (B, num_classes)."""

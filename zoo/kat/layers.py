@@ -26,6 +26,9 @@ class Rational(nn.Module):
         num_groups: G; must divide the number of channels.
         dim: the channel dimension of the input; 1 for images (B, C, H, W).
         form: see `zoo.ops.rational`.
+
+    Raises:
+        ValueError: no such function or form, or no group.
     """
 
     def __init__(
@@ -34,6 +37,10 @@ class Rational(nn.Module):
         super().__init__()
         if isinstance(mode, str) and mode not in INITIAL_COEFFICIENTS:
             raise ValueError(f"no initial coefficients are called '{mode}'. {did_you_mean(mode, INITIAL_COEFFICIENTS)}")
+        if form not in ops.FORMS:
+            raise ValueError(f"there is no form {form!r}: use {', '.join(map(repr, ops.FORMS))}")
+        if num_groups < 1:
+            raise ValueError(f"num_groups should be 1 or more, not {num_groups}")
         self.mode, self.num_groups, self.dim, self.form = mode, num_groups, dim, form
         numerator, denominator = INITIAL_COEFFICIENTS[mode] if isinstance(mode, str) else mode
         # The names and shapes of the official checkpoints.
@@ -77,6 +84,9 @@ class GRKAN(nn.Module):
         drop: dropout after each rational.
         init: ``"variance_preserving"`` as the paper says, or ``"official"``: truncated normal of standard
             deviation 0.02, which is what the released code ends up with.
+
+    Raises:
+        ValueError: the groups do not divide the channels.
     """
 
     def __init__(
@@ -98,6 +108,10 @@ class GRKAN(nn.Module):
         self.act2 = Rational(act_init, num_groups)
         self.drop2 = nn.Dropout(drop)
         self.fc2 = nn.Linear(hidden_features, out_features)
+        if in_features % num_groups or hidden_features % num_groups:
+            raise ValueError(
+                f"{num_groups} groups can't share the MLP's {in_features} and {hidden_features} channels evenly"
+            )
         for linear, mode in ((self.fc1, "identity"), (self.fc2, act_init)):
             if init == "variance_preserving":
                 nn.init.normal_(linear.weight, std=math.sqrt(variance_gain(mode) / linear.in_features))

@@ -201,6 +201,9 @@ class VisionTransformer(nn.Module):
         qkv_bias, qk_norm, init_values: see `Block`.
         drop_path_rate: of the last block; earlier ones linearly less.
         global_pool: classify the class token (``"token"``) or the mean of the patch tokens (``"avg"``).
+
+    Raises:
+        ValueError: numbers of which no network can be made.
     """
 
     def __init__(
@@ -221,6 +224,14 @@ class VisionTransformer(nn.Module):
         global_pool: GlobalPool = "token",
     ) -> None:
         super().__init__()
+        counts = {"img_size": img_size, "patch_size": patch_size, "in_chans": in_chans, "num_classes": num_classes}
+        counts |= {"embed_dim": embed_dim, "depth": depth, "num_heads": num_heads}
+        counts["mlp_ratio * embed_dim"] = int(mlp_ratio * embed_dim)
+        for name, count in counts.items():
+            if count < 1:
+                raise ValueError(f"{name} should be 1 or more, not {count}")
+        if not 0 <= drop_path_rate < 1:
+            raise ValueError(f"drop_path_rate should be from 0 to below 1, not {drop_path_rate}")
         if img_size % patch_size:
             raise ValueError(f"patches of {patch_size} pixels do not tile an image of {img_size}")
         self.global_pool = global_pool

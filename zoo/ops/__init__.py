@@ -6,11 +6,12 @@ from zoo.ops.plane_sweep import plane_sweep
 from zoo.ops.points import ball_query, furthest_points, rotation_convolution
 from zoo.ops.rasterize import rasterize
 from zoo.ops.rational import rational
-from zoo.ops.rational_reference import Form
+from zoo.ops.rational_reference import FORMS, Form
 from zoo.ops.ssim import ssim
 from zoo.ops.udno import UDNO
 
 __all__ = [
+    "FORMS",
     "UDNO",
     "DiscoConv2d",
     "Form",

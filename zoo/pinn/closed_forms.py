@@ -127,8 +127,13 @@ def barrier_transmission(energy: Array, V0: float, w: float, kinetic: float = 1.
     """Transmission through a rectangular barrier on the open line, at energies E > 0.
 
     1/T = 1 + V0^2 sinh^2(kappa w) / (4 E (V0 - E)), with the sine of k = i kappa above the barrier.
+
+    Raises:
+        ConfigError: an energy that is not positive.
     """
     energy = np.asarray(energy, dtype=np.float64)
+    if not (energy > 0).all():
+        raise ConfigError("A barrier on the open line is met by waves of positive energy only.")
     z = np.sqrt((V0 - energy) / kinetic + 0j) * w
     # sinh(z)/z is smooth through E = V0, where the other factors vanish and diverge.
     ratio = np.where(np.abs(z) < 1e-8, 1.0, np.sinh(z) / np.where(z == 0, 1.0, z))

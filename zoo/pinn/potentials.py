@@ -236,8 +236,8 @@ class Layers(Layered):
             values = getattr(self, name)
             if values is not None and len(values) != count:
                 raise ConfigError(f"{name} should have one value for each of the {count} widths, not {len(values)}.")
-        if not all(width > 0 for width in self.widths) or not all(m > 0 for m in self.masses):
-            raise ConfigError("widths and layer_m should be positive.")
+        if not all(0 < value < math.inf for value in (*self.widths, *self.masses)):
+            raise ConfigError("widths and layer_m should be positive and finite.")
         if not all(math.isfinite(v) for v in self.layer_V):
             raise ConfigError("layer_V should be finite.")
 

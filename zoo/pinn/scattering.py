@@ -42,10 +42,10 @@ def transmission(potential: Potential, energies: Array) -> Array:
     Raises:
         ConfigError: an energy at which no wave can come in or go out, or a potential without open ends.
     """
-    energies = np.asarray(energies, dtype=np.float64)
+    energies = np.atleast_1d(np.asarray(energies, dtype=np.float64))
     V_left, V_right = leads(potential)
-    if energies.size == 0 or energies.min() <= max(V_left, V_right):
-        raise ConfigError(f"Scattering needs energies above V at the ends ({max(V_left, V_right):g}).")
+    if energies.size == 0 or not (np.isfinite(energies) & (energies > max(V_left, V_right))).all():
+        raise ConfigError(f"Scattering needs finite energies above V at the ends ({max(V_left, V_right):g}).")
     kinetic_left = potential.kinetic / potential.masses[0]
     kinetic_right = potential.kinetic / potential.masses[-1]
     shortest = np.sqrt((energies.max() - potential.minimum) * max(potential.masses) / potential.kinetic)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torchmetrics import MeanMetric, MeanSquaredError, MetricCollection
 
 from zoo.data.functions import PointBatch
-from zoo.errors import DataError
+from zoo.errors import ConfigError, DataError
 from zoo.files import atomic_path, parsing
 from zoo.kat import figures
 from zoo.kat.gr_kan.network import Activation, GRKANNetwork
@@ -35,6 +35,9 @@ class GRKANRegressor(ZooModule):
     Args:
         features, activation, act_init, num_groups: see `zoo.kat.gr_kan.network.GRKANNetwork`.
         lr: learning rate at the start.
+
+    Raises:
+        ConfigError: numbers of which no network can be made.
     """
 
     network: GRKANNetwork
@@ -50,7 +53,10 @@ class GRKANRegressor(ZooModule):
         super().__init__()
         self.save_hyperparameters()
         self.lr = lr
-        self.network = GRKANNetwork(features, activation, act_init, num_groups)
+        try:
+            self.network = GRKANNetwork(features, activation, act_init, num_groups)
+        except ValueError as error:
+            raise ConfigError(f"kat/gr-kan can't be built: {error}.") from None
         self.train_loss = MeanMetric()
         self.val_metrics = MetricCollection({"rmse": MeanSquaredError(squared=False)}, prefix="val/")
         self.test_metrics = MetricCollection({"rmse": MeanSquaredError(squared=False)}, prefix="test/")

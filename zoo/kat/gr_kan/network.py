@@ -25,6 +25,9 @@ class GRKANNetwork(nn.Module):
         activation: ``"rational"`` for a GR-KAN; ``"gelu"`` or ``"silu"`` for the ordinary MLP it is compared to.
         act_init: function that the rationals start as.
         num_groups: channel groups of the rationals.
+
+    Raises:
+        ValueError: no two sizes, or groups that do not divide a hidden layer's channels.
     """
 
     def __init__(
@@ -35,6 +38,11 @@ class GRKANNetwork(nn.Module):
         num_groups: int = 8,
     ) -> None:
         super().__init__()
+        if len(features) < 2 or min(features) < 1:
+            raise ValueError(f"features should be two or more numbers of channels, not {tuple(features)}")
+        hidden = tuple(features[1:-1])
+        if activation == "rational" and (num_groups < 1 or any(width % num_groups for width in hidden)):
+            raise ValueError(f"{num_groups} groups can't share hidden layers of {hidden} channels evenly")
         self.layers = nn.Sequential()
         gain = 1.0
         for index, (fan_in, fan_out) in enumerate(pairwise(features)):

@@ -57,7 +57,8 @@ class KATClassifier(ImageClassifier):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        network = KAT(
+        self._build(
+            KAT,
             act_init=act_init,
             num_groups=num_groups,
             drop_rate=drop_rate,
@@ -73,4 +74,3 @@ class KATClassifier(ImageClassifier):
             global_pool=global_pool,
             **resolve_size(size, embed_dim, depth, num_heads, drop_path_rate),
         )
-        self._build(network)

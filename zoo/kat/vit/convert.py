@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zoo.errors import WeightsError
 from zoo.kat.checkpoints import check_keys, unwrap
 
 _ATTENTION = "MultiHeadDotProductAttention_1"
@@ -28,7 +29,12 @@ def convert_official(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
         WeightsError: keys are missing or unknown.
     """
     if "embedding/kernel" in state_dict:
-        tensors = _from_flax({name: torch.as_tensor(array) for name, array in state_dict.items()})
+        try:
+            tensors = _from_flax({name: torch.as_tensor(array) for name, array in state_dict.items()})
+        except KeyError as error:
+            raise WeightsError(f"This is no ViT checkpoint of AugReg; missing: {error.args[0]}.") from None
+        except RuntimeError as error:
+            raise WeightsError(f"This is no ViT checkpoint of AugReg; arrays do not fit together: {error}.") from None
     else:
         tensors = unwrap(state_dict)
     check_keys(tensors, "ViT", mlp=())
@@ -47,7 +53,8 @@ def _from_flax(arrays: dict[str, Tensor]) -> dict[str, Tensor]:
         "head.weight": arrays["head/kernel"].T,
         "head.bias": arrays["head/bias"],
     }
-    depth = 1 + max(int(found[1]) for found in map(re.compile(r".*encoderblock_(\d+)/").match, arrays) if found)
+    blocks = map(re.compile(r".*encoderblock_(\d+)/").match, arrays)
+    depth = 1 + max((int(found[1]) for found in blocks if found), default=-1)
     for index in range(depth):
         theirs, ours = f"Transformer/encoderblock_{index}", f"blocks.{index}"
         attention = f"{theirs}/{_ATTENTION}"

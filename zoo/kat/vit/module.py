@@ -54,7 +54,8 @@ class ViTClassifier(ImageClassifier):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        network = ViT(
+        self._build(
+            ViT,
             drop_rate=drop_rate,
             mlp_init=mlp_init,
             img_size=img_size,
@@ -68,4 +69,3 @@ class ViTClassifier(ImageClassifier):
             global_pool=global_pool,
             **resolve_size(size, embed_dim, depth, num_heads, drop_path_rate),
         )
-        self._build(network)

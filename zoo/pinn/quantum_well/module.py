@@ -138,6 +138,8 @@ class QuantumWell(TwoPhaseModule):
             raise ConfigError(f"states should be 1 or more, not {states}.")
         if E_init is not None and len(E_init) != states:
             raise ConfigError(f"E_init should hold {states} energies, one for each state, not {len(E_init)}.")
+        if E_init is not None and not np.isfinite(E_init).all():
+            raise ConfigError(f"E_init should hold finite energies, not {E_init}.")
         if energy == "fixed" and E_init is None:
             raise ConfigError("energy=fixed needs the energies: E_init=[...].")
         if energy == "rayleigh" and E_init is not None:
