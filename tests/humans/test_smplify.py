@@ -13,7 +13,7 @@ import torch
 
 import zoo
 from tests.goldens import load
-from tests.humans.bodies import SYSTEM, error, golden_prior, tiny_solver
+from tests.humans.bodies import SYSTEM, error, golden_prior, tiny_body, tiny_solver
 from zoo.data.bodies import draw_people
 from zoo.errors import DataError
 from zoo.humans.metrics import point_errors
@@ -84,6 +84,8 @@ class TestSolvers:
             assert error(ours, self.golden[f"out_{name}"]) < 3e-4
         assert error(fit.reprojection, self.golden["out_reproj"]) < 3e-4
         assert error(tiny_solver().posed(fit.pose, fit.betas), self.golden["out_joints"]) < 3e-4
+        vertices = tiny_body()(fit.pose[:, :3], fit.pose[:, 3:], fit.betas).vertices
+        assert error(vertices, self.golden["out_vertices"]) < 3e-4
 
     def test_loss_of_given_bodies(self) -> None:
         pose, betas, shift, keypoints, centre = self.arguments()

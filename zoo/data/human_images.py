@@ -229,7 +229,8 @@ class HumanImages(pl.LightningDataModule):
         img_size: side of the crops, pixels.
         batch_size: over all processes.
         flip, rotation, scale, colour: see `zoo.humans.crops.Augmentation`.
-        crop_mode: ``"exact"``, or ``"legacy"`` for the official weights, see `zoo.humans.crops.legacy_crop`.
+        crop_mode: ``"exact"``; ``"legacy"`` for the official weights, see `zoo.humans.crops.legacy_crop`; or
+            ``"skimage"``, see `zoo.humans.crops.skimage_crop`.
         seed: of order, mixture and augmentation.
         num_workers: loader processes.
     """

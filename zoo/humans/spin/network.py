@@ -80,10 +80,18 @@ class IterativeRegressor(nn.Module):
         self.register_buffer("init_shape", torch.zeros(1, 10))
         self.register_buffer("init_cam", torch.tensor([[0.9, 0.0, 0.0]]))
 
-    def regress(self, feature: Tensor, rounds: int | None = None) -> Regression:
-        """Features (B, F) -> bodies."""
-        count = len(feature)
-        pose, shape, camera = (start.expand(count, -1) for start in (self.init_pose, self.init_shape, self.init_cam))
+    def regress(
+        self, feature: Tensor, rounds: int | None = None, start: tuple[Tensor, Tensor, Tensor] | None = None
+    ) -> Regression:
+        """Features -> bodies.
+
+        Args:
+            feature: (B, F).
+            rounds: corrections; those of the constructor by default.
+            start: pose (B, 144) in 6-D, shape (B, 10) and camera (B, 3) to correct; the means by default.
+        """
+        means = (self.init_pose, self.init_shape, self.init_cam) if start is None else start
+        pose, shape, camera = (mean.expand(len(feature), -1) for mean in means)
         for _ in range(self.rounds if rounds is None else rounds):
             hidden = self.drop1(self.activation(self.fc1(torch.cat([feature, pose, shape, camera], 1))))
             hidden = self.drop2(self.activation(self.fc2(hidden)))
@@ -214,4 +222,4 @@ class HMR(IterativeRegressor):
         """
         feature = self.features(image.contiguous(memory_format=torch.channels_last))
         with full_precision(image):
-            return self.regress(feature.float())
+            return self.regress(feature.to(self.fc1.weight.dtype))
