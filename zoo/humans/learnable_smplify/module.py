@@ -23,6 +23,7 @@ from zoo.humans.learnable_smplify.export import export
 from zoo.humans.learnable_smplify.files import check_output, read_joints, write_motion
 from zoo.humans.learnable_smplify.fitting import FittedMotion, Fitter
 from zoo.humans.learnable_smplify.geometry import ANKLE, aligned_error
+from zoo.humans.learnable_smplify.graph import Labeling, Skeleton
 from zoo.humans.learnable_smplify.network import BoneNetwork
 from zoo.humans.learnable_smplify.noise import disturb
 from zoo.humans.learnable_smplify.published import LossWeights
@@ -54,7 +55,8 @@ class LearnableSMPLify(ZooModule):
         architecture: ``"bones"``, see `zoo.humans.learnable_smplify.network.BoneNetwork`; ``"official"``, the
             published network, see `zoo.humans.learnable_smplify.stgcn.OfficialNetwork`.
         hidden, layers, passes: of ``"bones"``.
-        skeleton, dropout, identity_init, pruned, backbone_config, input_dim, hidden_dim: of ``"official"``.
+        skeleton, dropout, identity_init, pruned, backbone_config, input_dim, hidden_dim, temporal_kernel_size,
+            labeling_mode: of ``"official"``.
         joints_weight, pose_weight, vertices_weight: of the losses.
         published_loss: the published angle between rotations, whose derivative vanishes near zero.
         noise_share: of training samples whose target joints are noisy, by which ``"bones"`` learns what their
@@ -79,13 +81,15 @@ class LearnableSMPLify(ZooModule):
         hidden: int = 256,
         layers: int = 3,
         passes: int = 2,
-        skeleton: Literal["ntu", "body-25"] = "ntu",
+        skeleton: Skeleton = "ntu",
         dropout: float = 0.5,
         identity_init: bool = False,
         pruned: bool = False,
         backbone_config: tuple[tuple[int, int, int], ...] = BACKBONE,
         input_dim: int = 256,
         hidden_dim: int = 256,
+        temporal_kernel_size: int = 9,
+        labeling_mode: Labeling = "spatial",
         joints_weight: float = 5.0,
         pose_weight: float = 1.0,
         vertices_weight: float = 1.0,
@@ -116,6 +120,8 @@ class LearnableSMPLify(ZooModule):
                 backbone_config,
                 input_dim,
                 hidden_dim,
+                temporal_kernel_size=temporal_kernel_size,
+                labeling_mode=labeling_mode,
                 skeleton=skeleton,
                 dropout=dropout,
                 identity_init=identity_init,
@@ -132,6 +138,7 @@ class LearnableSMPLify(ZooModule):
     def _read_joints(self) -> None:
         assert isinstance(self.network, OfficialNetwork)
         regressor = self.network.openpose_regressor
+        # Of another body's mesh, as in a checkpoint of a smaller body, it can only be read with that body.
         if regressor.shape[1] == len(self.body.v_template):
             self.joints = published.regressed_joints(self.body, regressor.cpu()).to(regressor.device)
 
@@ -181,6 +188,12 @@ class LearnableSMPLify(ZooModule):
             return self.network.unroll(self.bones, rotmats, betas, target, confidence, doubt)
         if transl is None:
             raise ConfigError("The official architecture needs the start pose's translation: give transl.")
+        read_from, there = self.network.openpose_regressor.shape[1], len(self.body.v_template)
+        if read_from != there:
+            raise ConfigError(
+                f"The network reads its joints from a body of {read_from} vertices, but this one has {there}: give the "
+                "body that it was trained with (model.body)."
+            )
         start = self.joints.state(rotmats, betas).joints + transl.unsqueeze(1)
         return [published.step(self.network, rotmats, betas, start, target)]
 

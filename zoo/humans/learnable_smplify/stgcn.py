@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -276,7 +277,13 @@ class OfficialNetwork(nn.Module):
     def fit_to(self, tensors: Mapping[str, Tensor]) -> None:
         """Takes over the number of vertices of a checkpoint's body."""
         if "openpose_regressor" in tensors:
-            self.openpose_regressor = torch.zeros_like(tensors["openpose_regressor"])
+            like = tensors["openpose_regressor"]
+            self.openpose_regressor = torch.zeros_like(like, device=self.openpose_regressor.device)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: Any) -> None:
+        name = f"{prefix}openpose_regressor"
+        self.fit_to({"openpose_regressor": state_dict[name]} if name in state_dict else {})
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def forward(self, joints: Tensor, body_pose: Tensor, betas: Tensor) -> Tensor:
         """Rotations from the start pose to the target, to be applied on the right.
