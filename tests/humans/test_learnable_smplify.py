@@ -340,6 +340,18 @@ def test_noise_and_gaps(trained: LearnableSMPLify) -> None:
     assert vertex_errors(trained, fit.pose, betas, pose, betas).mean() < 25
 
 
+def test_frames_without_joints_stay_where_the_body_was(trained: LearnableSMPLify) -> None:
+    pose, betas, joints, trans = held_out_clip(trained, 12)
+    gaps = joints.clone()
+    gaps[[0, 5, 6, 7, 11]] = torch.nan
+    fit = trained.fit(gaps, pose[0].double(), betas.double())
+    assert (fit.transl - trans).norm(dim=-1).max() < 0.1
+    assert (fit.residual == 0).nonzero().flatten().tolist() == [0, 5, 6, 7, 11]
+    assert vertex_errors(trained, fit.pose, betas, pose, betas).mean() < 25
+    with pytest.raises(DataError, match="fewer than 6 joints"):
+        trained.fit(gaps)
+
+
 def test_another_estimator_is_refined(trained: LearnableSMPLify) -> None:
     """What SPIN gives: rotation matrices and betas in the camera's frame, here the truth made worse."""
     pose, betas, joints, _ = held_out_clip(trained, 12)
@@ -404,6 +416,14 @@ def test_bad_files(trained: LearnableSMPLify, in_tmp: Path) -> None:
     assert isinstance(fitter, Fitter)
     with pytest.raises(DataError, match="72 numbers"):
         fitter.frames(torch.zeros(2, 25, 3), torch.zeros(3, 72))
+    with pytest.raises(DataError, match=r"expected \(1, 10\) or \(2, 10\)"):
+        fitter.frames(torch.zeros(2, 25, 3), betas=torch.zeros(3, 10))
+    with pytest.raises(DataError, match=r"expected \(1, 10\)\."):
+        fitter.sequence(torch.zeros(2, 25, 3), betas=torch.zeros(2, 10))
+    with pytest.raises(DataError, match=r"confidence has the shape \(2,\)"):
+        fitter.frames(torch.zeros(2, 25, 3), confidence=torch.ones(2))
+    with pytest.raises(DataError, match=r"shape \(0, 25, 3\)"):
+        fitter.sequence(torch.zeros(0, 25, 3))
 
 
 def test_figures(trained: LearnableSMPLify) -> None:
