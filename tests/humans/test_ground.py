@@ -106,6 +106,10 @@ class TestBody:
     def test_a_small_body_needs_its_own_vertices(self) -> None:
         with pytest.raises(ConfigError, match="vertex_ids"):
             Body(tiny_arrays())
+        with pytest.raises(ConfigError, match="lacks reye, leye"):
+            Body(tiny_arrays(), {"nose": 1})
+        with pytest.raises(ConfigError, match="no gender 'woman'"):
+            load_body(gender="woman")
 
 
 class TestStandIn:
@@ -271,6 +275,10 @@ class TestJoints:
         names = dict(zip(joints.SPIN_49, spin[:, 2].tolist(), strict=True))
         assert names["left_wrist"] == joints.COCO_17.index("left_wrist")
         assert names["right_hip_lsp"] == joints.COCO_17.index("right_hip")
+        mpii = joints.to_spin_49(torch.arange(16.0)[:, None].expand(16, 3), "mpii-16")
+        names = dict(zip(joints.SPIN_49, mpii[:, 2].tolist(), strict=True))
+        wanted = ("pelvis_mpii", "thorax_mpii", "neck_lsp", "head_top", "right_wrist", "left_wrist", "left_ankle")
+        assert [names[name] for name in wanted] == [6, 7, 8, 9, 10, 15, 5]
         body = torch.arange(1.0, 26)[:, None].expand(25, 3)
         spin = joints.to_spin_49(body, "body-25")
         assert torch.equal(spin[:25], body)

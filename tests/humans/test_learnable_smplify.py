@@ -244,6 +244,20 @@ def test_descent_brings_joints_together(body: Body, optimizer: str) -> None:
     assert torch.equal(found[:, 66:], pose[:, 66:])
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"architecture": "oficial"}, "no architecture 'oficial'"),
+        ({"passes": 0}, r"model\.passes \(0\)"),
+        ({"vertex_step": 0}, r"model\.vertex_step \(0\)"),
+        ({"architecture": "official", "backbone_config": ((8, 8, 1), (12, 16, 2))}, "12 channels follows one of 8"),
+    ],
+)
+def test_impossible_settings_are_named(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        zoo.create_model("humans/learnable-smplify", **arguments)
+
+
 def test_training_beats_the_start_pose(tmp_path: Path) -> None:
     changes = ["data.pairs=4480", "data.batch_size=64", "data.motions=20", "data.test_size=12", "data.val_size=4"]
     quiet = ["callbacks.progress_bar=null", "callbacks.test_figures=null", "logger={csv: {}}"]

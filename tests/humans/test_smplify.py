@@ -151,6 +151,11 @@ class TestPrior:
             load_prior("bad.npz")
         with pytest.raises(DataError, match="There is no file"):
             load_prior("none.npz")
+        for size, scale, message in ((60, 1.0, "of 60 numbers"), (69, 0.0, "no inverse")):
+            covars = np.tile(scale * np.eye(size), (8, 1, 1))
+            np.savez("bad.npz", means=np.zeros((8, size)), covars=covars, weights=np.full(8, 0.125))
+            with pytest.raises(DataError, match=message):
+                load_prior("bad.npz")
 
 
 @pytest.fixture(scope="module")

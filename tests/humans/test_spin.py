@@ -139,6 +139,8 @@ class TestNetwork:
         assert out.rotmats.shape == (2, 24, 3, 3)
         identity = out.rotmats @ out.rotmats.transpose(-1, -2)
         assert torch.allclose(identity, torch.eye(3).expand_as(identity), atol=1e-5)
+        with pytest.raises(ConfigError, match=f"Did you mean '{backbone}'"):
+            HMR(f"{backbone}x")  # type: ignore[arg-type]
 
 
 class TestStep:
@@ -222,6 +224,9 @@ class TestFits:
         assert torch.equal(load_fits("b.npz", 6).table, fits.table)
         with pytest.raises(DataError, match=r"expected \(7, 82\)"):
             load_fits("a_fits.npy", 7)
+        np.save("c_fits.npy", np.full((6, 82), np.nan))
+        with pytest.raises(DataError, match="holds NaN"):
+            load_fits("c_fits.npy", 6)
 
 
 class TestCrops:
@@ -359,6 +364,21 @@ class TestData:
         data = zoo.create_data("humans/images", root=Path(), sets=("lsp",))
         with pytest.raises(DataError, match="scale does not have the 2 rows"):
             data.train_dataloader()
+        for broken, message in (
+            ({"part": np.ones((2, 25, 3))}, r"part has rows of the shape \(25, 3\), expected \(24, 3\)"),
+            ({"S": np.ones((2, 17, 4))}, r"S has rows"),
+            ({"pose": np.ones((2, 72)), "shape": np.ones((2, 4))}, r"shape has rows"),
+            ({"center": np.full((2, 2), np.nan)}, "center with NaN"),
+            ({"scale": np.zeros(2)}, "without a size"),
+        ):
+            self.write_set(Path(), "lsp_dataset_original_train", "lsp", 2, **broken)
+            with pytest.raises(DataError, match=message):
+                zoo.create_data("humans/images", root=Path(), sets=("lsp",)).train_dataloader()
+        people = {"pose": np.zeros((3, 72)), "shape": np.zeros((3, 10)), "gender": np.array(["m", "?", "f"])}
+        self.write_set(Path(), "3dpw_test", "3dpw", **people)
+        with pytest.raises(DataError, match=r"gender '\?'"):
+            len(zoo.create_data("humans/images", root=Path(), sets=("lsp",)).test)
+        self.write_set(Path(), "3dpw_test", "3dpw")
         Path("images/3dpw/1.png").unlink()
         with pytest.raises(DataError, match="There is no file"):
             data.test[1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, get_args
 
 import numpy as np
 import torch
@@ -108,6 +108,13 @@ class LearnableSMPLify(ZooModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        if architecture not in get_args(Architecture):
+            raise ConfigError(f'There is no architecture \'{architecture}\': use "bones" or "official".')
+        if min(passes, layers, vertex_step) < 1:
+            raise ConfigError(
+                f"model.passes ({passes}), model.layers ({layers}) and model.vertex_step ({vertex_step}) should be at "
+                "least 1."
+            )
         self.body = load_body(body, gender)
         self.loss_body = thin_body(self.body, vertex_step)
         self.loss_weights = LossWeights(joints_weight, pose_weight, vertices_weight)
@@ -404,7 +411,8 @@ class LearnableSMPLify(ZooModule):
         Args:
             input: ``.npy``, ``.npz`` or ``.json`` of joints over time, see `zoo.humans.learnable_smplify.files`.
             output: ``.npz`` in AMASS' layout, ``.json``, or ``.ply``, ``.obj``, ``.glb``, ``.stl`` for meshes.
-            keypoints: which joints they are: body-25, coco-17, smpl-24, h36m-17, lsp-14, superset-24 or spin-49.
+            keypoints: which joints they are: body-25, coco-17, smpl-24, h36m-17, mpii-16, lsp-14,
+                superset-24 or spin-49.
             refine: L-BFGS iterations after the network, twice so many.
             fps: frames per second.
             unit: of the input.

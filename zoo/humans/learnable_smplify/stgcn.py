@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from zoo.errors import ConfigError
 from zoo.humans.learnable_smplify.graph import POINTS, Labeling, Skeleton, adjacency
 from zoo.humans.rotations import rot6d_to_rotmat
 
@@ -255,6 +257,9 @@ class OfficialNetwork(nn.Module):
         vertices: int = 6890,
     ) -> None:
         super().__init__()
+        for before, after in pairwise(backbone_config):
+            if before[1] != after[0]:
+                raise ConfigError(f"In backbone_config a unit of {after[0]} channels follows one of {before[1]}.")
         table = adjacency(labeling_mode, skeleton)
         table = table if table.ndim == 3 else table.unsqueeze(0)
         self.pred_pose_num = pred_pose_num

@@ -128,7 +128,9 @@ class SPIN(ZooModule):
             },
             prefix="test/",
         )
-        self.test_pve = MeanPointError("none")
+        self.test_vertices = MetricCollection(
+            {"pve": MeanPointError("none"), "pa_pve": MeanPointError("procrustes")}, prefix="test/"
+        )
         self.test_segmentation = SegmentationScores("test/")
 
     def forward(self, image: Tensor) -> Regression:
@@ -284,7 +286,7 @@ class SPIN(ZooModule):
         if bool(known.any()):
             truth = rotvec_to_rotmat(batch["pose"][known].unflatten(1, (-1, 3)))
             vertices = self._centred(regression.rotmats[known], regression.betas[known])
-            self.test_pve.update(vertices, self._centred(truth, batch["betas"][known]))
+            self.test_vertices.update(vertices, self._centred(truth, batch["betas"][known]))
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         if hasattr(data, "segmentation"):
             self._test_segmentation([data.segmentation(int(index)) for index in batch["index"]], regression)
@@ -305,8 +307,8 @@ class SPIN(ZooModule):
 
     def on_test_epoch_end(self) -> None:
         """Logs what there was truth for."""
-        measured = {**dict(self.test_metrics.items()), "test/pve": self.test_pve, **self.test_segmentation.named()}
-        self.log_seen(measured)
+        joints, vertices = dict(self.test_metrics.items()), dict(self.test_vertices.items())
+        self.log_seen({**joints, **vertices, **self.test_segmentation.named()})
 
     def _mesh(self, rotmats: Tensor, betas: Tensor) -> Tensor:
         vertices: Tensor = self.bodies.body.to(rotmats.device)(rotmats[:, :1], rotmats[:, 1:], betas).vertices

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo.errors import ConfigError, did_you_mean
 from zoo.humans.rotations import rot6d_to_rotmat
 from zoo.ops.precision import full_precision
 
@@ -182,6 +183,8 @@ class HMR(IterativeRegressor):
         dropout: float = 0.5,
         activation: bool = False,
     ) -> None:
+        if backbone not in _PLANS:
+            raise ConfigError(f"There is no backbone '{backbone}'. {did_you_mean(backbone, _PLANS)}")
         plan = _PLANS[backbone]
         super().__init__(8 * plan.width * plan.block.expansion * plan.grid**2, hidden, rounds, dropout, activation)
         self.stem_pool, self.grid = plan.stem_pool, plan.grid
