@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypedDict, get_args
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import MeanMetric, Metric
 
@@ -17,7 +17,7 @@ from zoo.errors import ConfigError
 from zoo.humans.arteq.regression import thin_body
 from zoo.humans.body import Body, load_body
 from zoo.humans.joints import SPIN_49_SOURCES
-from zoo.humans.learnable_smplify import figures, published
+from zoo.humans.learnable_smplify import pictures, published
 from zoo.humans.learnable_smplify.bones import Bones, body_25
 from zoo.humans.learnable_smplify.export import export
 from zoo.humans.learnable_smplify.files import check_output, read_joints, write_motion
@@ -34,7 +34,6 @@ from zoo.humans.rotations import rotvec_to_rotmat
 from zoo.module import ZooModule
 from zoo.registry import register_model
 
-Array = NDArray[Any]
 Architecture = Literal["bones", "official"]
 # Of GROUPS, for figures.
 _TITLES = ("1 frame apart", "5 frames apart", "9 frames apart", "5 apart, wide")
@@ -335,65 +334,22 @@ class LearnableSMPLify(ZooModule):
         betas = batch["betas"][rows]
         poses = [_matrices(batch["start_pose"][rows]), _matrices(batch["end_pose"][rows]), output["rotmats"][rows]]
         groups = [_TITLES[int(batch["group"][row])] for row in rows]
-        drawn = {"pairs": self._strips(groups, poses[1], poses[2], betas, poses[0])}
+        drawn = {"pairs": pictures.pose_strips(self.body, self.joints, groups, poses[1], poses[2], betas, poses[0])}
         data: Any = None if self._trainer is None else self.trainer.datamodule  # type: ignore[attr-defined]
         if isinstance(self.network, BoneNetwork) and hasattr(data, "test_motions"):
             drawn |= self._motion_figures(max(data.test_motions(), key=len))
         return drawn
 
     def _motion_figures(self, motion: Motion, frames: int = 300) -> dict[str, Figure]:
-        device = self.device
-        pose, trans = (torch.from_numpy(a[:frames]).to(device) for a in (motion.poses, motion.trans))
-        betas = torch.from_numpy(motion.betas).to(device)[None]
-        rotmats = _matrices(pose)
-        each = betas.expand(len(pose), -1)
-        joints = self.joints.state(rotmats, each).joints + trans.unsqueeze(1)
-        found = {
+        motion = replace(motion, poses=motion.poses[:frames], trans=motion.trans[:frames])
+        pose, trans = (torch.from_numpy(a).to(self.device) for a in (motion.poses, motion.trans))
+        betas = torch.from_numpy(motion.betas).to(self.device)[None]
+        joints = self.joints.state(_matrices(pose), betas.expand(len(pose), -1)).joints + trans.unsqueeze(1)
+        fits = {
             "shape and first pose given": self.fit(joints, pose[0], betas),
             "only joints given": self.fit(joints),
         }
-        truth = self.body(rotmats[:, :1], rotmats[:, 1:], each).vertices
-        regressor, curves = self.body.J_regressor, {}
-        for name, fit in found.items():
-            moved = _matrices(fit.pose)
-            vertices = self.body(moved[:, :1], moved[:, 1:], fit.betas.expand(len(pose), -1)).vertices
-            curves[name] = 1000 * aligned_error(vertices, truth, regressor).cpu().numpy()
-        still = self.body(rotmats[:1, :1], rotmats[:1, 1:], betas).vertices.expand_as(truth)
-        kept = 1000 * float(aligned_error(still, truth, regressor).mean())
-        shown = torch.linspace(0, len(pose) - 1, 8).round().long()
-        moved = _matrices(found["shape and first pose given"].pose[shown])
-        titles = [f"{float(k) / motion.fps:.1f} s" for k in shown]
-        return {
-            "motion": self._strips(titles, rotmats[shown], moved, each[shown]),
-            "errors": figures.error_curves(
-                curves, motion.fps, f"{motion.name}, each pose from the one before (first pose kept: {kept:.0f} mm)"
-            ),
-        }
-
-    def _strips(
-        self, titles: list[str], truth: Tensor, found: Tensor, betas: Tensor, start: Tensor | None = None
-    ) -> Figure:
-        def mesh(rotmats: Tensor) -> Array:
-            posed = self.body(rotmats[:, :1], rotmats[:, 1:], betas)
-            vertices: Array = (posed.vertices - posed.joints[:, :1]).cpu().numpy()
-            return vertices
-
-        def points(rotmats: Tensor) -> Array:
-            state = self.joints.state(rotmats, betas)
-            joints: Array = (state.joints - state.world[:, :1, :3, 3]).cpu().numpy()
-            return joints
-
-        joints = points(truth)
-        return figures.strips(
-            titles,
-            joints,
-            {} if start is None else {"start": mesh(start)},
-            mesh(truth),
-            mesh(found),
-            points(found),
-            self.body.faces.cpu().numpy(),
-            np.array([figures.facing(j) for j in joints]),
-        )
+        return pictures.motion_figures(self.body, self.joints, motion, fits)
 
     @torch.no_grad()
     def predict_file(
