@@ -19,7 +19,6 @@ from zoo.humans.smpl_file import read_pickle
 # Full-pose numbers that must not bend backwards, with the sign of the forbidden direction: elbows' y, knees' x.
 ANGLE_INDICES = (52, 55, 9, 12)  # in the body pose: 55, 58, 12, 15 of the full one
 ANGLE_SIGNS = (1.0, -1.0, -1.0, -1.0)
-BODY_NUMBERS = 69  # of a body pose
 
 
 class MaxMixturePrior(nn.Module):
@@ -32,7 +31,7 @@ class MaxMixturePrior(nn.Module):
 
     em_steps: Tensor
 
-    def __init__(self, components: int = 8, dim: int = BODY_NUMBERS) -> None:
+    def __init__(self, components: int = 8, dim: int = 69) -> None:
         super().__init__()
         # Parameters, since they are what is learned; but by EM, not by gradients.
         self.means = nn.Parameter(torch.zeros(components, dim), requires_grad=False)
@@ -139,8 +138,6 @@ def load_prior(path: str | Path) -> MaxMixturePrior:
     means, covars, weights = (arrays[key] for key in _PRIOR_KEYS)
     if covars.shape != (*means.shape, means.shape[1]) or weights.shape != means.shape[:1]:
         raise DataError(f"{path}: the shapes {means.shape}, {covars.shape}, {weights.shape} are no mixture's.")
-    if means.shape[1] != BODY_NUMBERS:
-        raise DataError(f"{path} is of {means.shape[1]} numbers, expected the {BODY_NUMBERS} of SMPL's body pose.")
     prior = MaxMixturePrior(*means.shape)
     prior.load_state_dict({**arrays, "em_steps": torch.tensor(1)})
     with parsing(path, "a mixture: its covariances have no inverse"):
