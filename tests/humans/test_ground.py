@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import sys
 import types
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.goldens import load
+from tests.goldens import load, load_json
 from tests.humans.bodies import SYSTEM, error, tiny_arrays, tiny_body
 from zoo.errors import ConfigError, DataError, UnknownNameError
 from zoo.humans import cameras, joints, metrics, rotations, smpl_file
@@ -90,9 +91,25 @@ class TestBody:
         few = spin_joints(tiny_body(), self.golden["J_regressor_extra"])
         assert error(few(*pose), self.golden["joints49"]) < 2e-6
 
+    def test_rows_whose_signs_cancel(self) -> None:
+        """A row that sums to zero on a bone, such as the vector between two vertices that move with it."""
+        arrays = tiny_arrays()
+        stiff = np.zeros_like(arrays.weights)
+        stiff[:, 4] = 1.0
+        body = Body(replace(arrays, weights=stiff), load_json(SYSTEM, "vertex_ids"))
+        rows = torch.zeros(1, len(stiff))
+        rows[0, 3], rows[0, 8] = 1.0, -1.0
+        pose = (self.golden["global_orient"], self.golden["body_pose"], self.golden["betas"])
+        vertices = body(*pose).vertices
+        assert error(JointBody(body, rows)(*pose)[:, -1], vertices[:, 3] - vertices[:, 8]) < 2e-6
+
     def test_a_small_body_needs_its_own_vertices(self) -> None:
         with pytest.raises(ConfigError, match="vertex_ids"):
             Body(tiny_arrays())
+        with pytest.raises(ConfigError, match="lacks reye, leye"):
+            Body(tiny_arrays(), {"nose": 1})
+        with pytest.raises(ConfigError, match="no gender 'woman'"):
+            load_body(gender="woman")
 
 
 class TestStandIn:
@@ -258,6 +275,10 @@ class TestJoints:
         names = dict(zip(joints.SPIN_49, spin[:, 2].tolist(), strict=True))
         assert names["left_wrist"] == joints.COCO_17.index("left_wrist")
         assert names["right_hip_lsp"] == joints.COCO_17.index("right_hip")
+        mpii = joints.to_spin_49(torch.arange(16.0)[:, None].expand(16, 3), "mpii-16")
+        names = dict(zip(joints.SPIN_49, mpii[:, 2].tolist(), strict=True))
+        wanted = ("pelvis_mpii", "thorax_mpii", "neck_lsp", "head_top", "right_wrist", "left_wrist", "left_ankle")
+        assert [names[name] for name in wanted] == [6, 7, 8, 9, 10, 15, 5]
         body = torch.arange(1.0, 26)[:, None].expand(25, 3)
         spin = joints.to_spin_49(body, "body-25")
         assert torch.equal(spin[:25], body)

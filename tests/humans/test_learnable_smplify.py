@@ -244,6 +244,20 @@ def test_descent_brings_joints_together(body: Body, optimizer: str) -> None:
     assert torch.equal(found[:, 66:], pose[:, 66:])
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"architecture": "oficial"}, "no architecture 'oficial'"),
+        ({"passes": 0}, r"model\.passes \(0\)"),
+        ({"vertex_step": 0}, r"model\.vertex_step \(0\)"),
+        ({"architecture": "official", "backbone_config": ((8, 8, 1), (12, 16, 2))}, "12 channels follows one of 8"),
+    ],
+)
+def test_impossible_settings_are_named(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        zoo.create_model("humans/learnable-smplify", **arguments)
+
+
 def test_training_beats_the_start_pose(tmp_path: Path) -> None:
     changes = ["data.pairs=4480", "data.batch_size=64", "data.motions=20", "data.test_size=12", "data.val_size=4"]
     quiet = ["callbacks.progress_bar=null", "callbacks.test_figures=null", "logger={csv: {}}"]
@@ -340,6 +354,18 @@ def test_noise_and_gaps(trained: LearnableSMPLify) -> None:
     assert vertex_errors(trained, fit.pose, betas, pose, betas).mean() < 25
 
 
+def test_frames_without_joints_stay_where_the_body_was(trained: LearnableSMPLify) -> None:
+    pose, betas, joints, trans = held_out_clip(trained, 12)
+    gaps = joints.clone()
+    gaps[[0, 5, 6, 7, 11]] = torch.nan
+    fit = trained.fit(gaps, pose[0].double(), betas.double())
+    assert (fit.transl - trans).norm(dim=-1).max() < 0.1
+    assert (fit.residual == 0).nonzero().flatten().tolist() == [0, 5, 6, 7, 11]
+    assert vertex_errors(trained, fit.pose, betas, pose, betas).mean() < 25
+    with pytest.raises(DataError, match="fewer than 6 joints"):
+        trained.fit(gaps)
+
+
 def test_another_estimator_is_refined(trained: LearnableSMPLify) -> None:
     """What SPIN gives: rotation matrices and betas in the camera's frame, here the truth made worse."""
     pose, betas, joints, _ = held_out_clip(trained, 12)
@@ -404,6 +430,14 @@ def test_bad_files(trained: LearnableSMPLify, in_tmp: Path) -> None:
     assert isinstance(fitter, Fitter)
     with pytest.raises(DataError, match="72 numbers"):
         fitter.frames(torch.zeros(2, 25, 3), torch.zeros(3, 72))
+    with pytest.raises(DataError, match=r"expected \(1, 10\) or \(2, 10\)"):
+        fitter.frames(torch.zeros(2, 25, 3), betas=torch.zeros(3, 10))
+    with pytest.raises(DataError, match=r"expected \(1, 10\)\."):
+        fitter.sequence(torch.zeros(2, 25, 3), betas=torch.zeros(2, 10))
+    with pytest.raises(DataError, match=r"confidence has the shape \(2,\)"):
+        fitter.frames(torch.zeros(2, 25, 3), confidence=torch.ones(2))
+    with pytest.raises(DataError, match=r"shape \(0, 25, 3\)"):
+        fitter.sequence(torch.zeros(0, 25, 3))
 
 
 def test_figures(trained: LearnableSMPLify) -> None:

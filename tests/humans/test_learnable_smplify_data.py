@@ -148,6 +148,9 @@ def test_3dpw_files(tmp_path: Path) -> None:
     ]
     np.testing.assert_allclose(people[2].poses[:, :66], poses[1][15:, :66], rtol=1e-6)
     assert people[1].betas.shape == (10,)
+    path.write_bytes(pickle.dumps({**content, "trans": [np.full((30, 3), np.nan)] * 2}, protocol=2))
+    with pytest.raises(DataError, match="holds NaN"):
+        read_3dpw(path)
     path.write_bytes(pickle.dumps({"poses": poses}, protocol=2))
     with pytest.raises(DataError, match="no betas, trans"):
         read_3dpw(path)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import zoo
 from tests.goldens import load, load_json, relative_error, section
-from zoo.errors import WeightsError
+from zoo.errors import ConfigError, WeightsError
 from zoo.humans.body import Body
 from zoo.humans.joints import SMPL_VERTICES
 from zoo.humans.learnable_smplify import geometry, published
@@ -198,6 +198,35 @@ def test_official_checkpoints_convert() -> None:
     broken = {name: value for name, value in state.items() if name != "linear.0.bias"}
     with pytest.raises(WeightsError, match=r"missing: linear\.0\.bias"):
         zoo.convert_official("humans/learnable-smplify", {**broken, "extra": torch.zeros(1)})
+
+
+@pytest.mark.parametrize("labeling", ["spatial", "distance", "uniform"])
+def test_networks_of_other_sizes_load_through_the_registry(labeling: str) -> None:
+    sizes = {"backbone_config": NARROW, "input_dim": 24, "hidden_dim": 20, "labeling_mode": labeling}
+    module = zoo.create_model("humans/learnable-smplify", architecture="official", temporal_kernel_size=9, **sizes)
+    state = module.network.state_dict()
+    if labeling == "spatial":
+        state = load(SYSTEM, "net_weights")  # whose joints are read from a body of 96 vertices
+    module.network.load_state_dict(zoo.convert_official(module.zoo_name, state))
+    if labeling == "spatial":
+        golden = load(SYSTEM, "net_eval")
+        torch.testing.assert_close(
+            module.network.eval().backbone(golden["net_in"]), golden["backbone_out"], rtol=1e-4, atol=1e-5
+        )
+        start = torch.eye(3).expand(1, 24, 3, 3)
+        with pytest.raises(ConfigError, match="a body of 96 vertices, but this one has 6890"):
+            module(start, torch.zeros(1, 10), torch.zeros(1, 25, 3), torch.zeros(1, 3))
+
+
+def test_the_network_does_not_see_hands() -> None:
+    network, body = golden_network().eval(), tiny_body()
+    joints = published.regressed_joints(body, network.openpose_regressor)
+    start, betas = rotvec_to_rotmat(0.3 * torch.randn(2, 24, 3)), torch.zeros(2, 10)
+    open_hands = torch.cat([start[:, :22], torch.eye(3).expand(2, 2, 3, 3)], 1)
+    places = (joints.state(start, betas).joints, torch.randn(2, 25, 3))
+    with_hands, without = (published.step(network, pose, betas, *places) for pose in (start, open_hands))
+    assert torch.equal(with_hands[:, :22], without[:, :22])
+    assert torch.equal(with_hands[:, 22:], start[:, 22:])
 
 
 def test_pruning_changes_nothing() -> None:

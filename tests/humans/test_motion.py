@@ -117,6 +117,12 @@ def test_amass_round_trip_and_smplx_layout(in_tmp: Path, body: Body) -> None:
     assert other.gender == "female"
     assert np.allclose(other.poses, read_amass("a_poses.npz").poses)
     assert len(other.resample(30)) == 3
+    # Betas for every frame, fewer of them, a frame rate in an array.
+    content |= {"betas": np.tile(np.arange(8.0), (5, 1)), "mocap_framerate": np.array([120.0])}
+    np.savez("c_poses.npz", **content)
+    odd = read_amass("c_poses.npz")
+    assert odd.betas.tolist() == [*range(8), 0, 0]
+    assert odd.fps == 120
 
 
 def test_the_world_turns_about_the_pelvis(body: Body) -> None:
@@ -165,3 +171,6 @@ def test_other_damage_is_named(in_tmp: Path, body: Body) -> None:
     np.savez("c.npz", betas=np.zeros(10))
     with pytest.raises(DataError, match="no AMASS motion"):
         read_amass("c.npz")
+    np.savez("d.npz", poses=np.zeros((4, 156)), trans=np.zeros((4, 3)), betas=np.full(16, np.nan), mocap_framerate=60.0)
+    with pytest.raises(DataError, match="holds NaN"):
+        read_amass("d.npz")

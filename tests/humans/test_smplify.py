@@ -13,9 +13,9 @@ import torch
 
 import zoo
 from tests.goldens import load
-from tests.humans.bodies import SYSTEM, error, golden_prior, tiny_solver
+from tests.humans.bodies import SYSTEM, error, golden_prior, tiny_body, tiny_solver
 from zoo.data.bodies import draw_people
-from zoo.errors import DataError
+from zoo.errors import ConfigError, DataError
 from zoo.humans.metrics import point_errors
 from zoo.humans.smplify import objective
 from zoo.humans.smplify.module import to_pixels
@@ -84,6 +84,8 @@ class TestSolvers:
             assert error(ours, self.golden[f"out_{name}"]) < 3e-4
         assert error(fit.reprojection, self.golden["out_reproj"]) < 3e-4
         assert error(tiny_solver().posed(fit.pose, fit.betas), self.golden["out_joints"]) < 3e-4
+        vertices = tiny_body()(fit.pose[:, :3], fit.pose[:, 3:], fit.betas).vertices
+        assert error(vertices, self.golden["out_vertices"]) < 3e-4
 
     def test_loss_of_given_bodies(self) -> None:
         pose, betas, shift, keypoints, centre = self.arguments()
@@ -149,6 +151,12 @@ class TestPrior:
             load_prior("bad.npz")
         with pytest.raises(DataError, match="There is no file"):
             load_prior("none.npz")
+        flat = {"means": np.zeros((8, 69)), "covars": np.zeros((8, 69, 69)), "weights": np.full(8, 0.125)}
+        np.savez("bad.npz", **flat)
+        with pytest.raises(DataError, match="no inverse"):
+            load_prior("bad.npz")
+        with pytest.raises(ConfigError, match="of 60 numbers, expected the 69"):
+            SMPLify(tiny_solver().joints, MaxMixturePrior(8, 60))
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from torch import Tensor
 
 import zoo
 from tests.goldens import load, load_json, relative_error, section
-from tests.humans.bodies import SYSTEM, error, tiny_solver
+from tests.humans.bodies import SYSTEM, error, tiny_body, tiny_solver
 from tools.benchmark import spin as benchmark
 from zoo.config import compose
 from zoo.data.bodies import draw_people
@@ -22,7 +22,7 @@ from zoo.engine.run import train
 from zoo.errors import ConfigError, DataError, WeightsError
 from zoo.files import write_json
 from zoo.humans import crops
-from zoo.humans.joints import J24_TO_J14
+from zoo.humans.joints import J24_TO_J14, flip_pose
 from zoo.humans.rotations import rot6d_to_rotmat, rotate_in_image
 from zoo.humans.smplify.module import to_pixels
 from zoo.humans.spin.fits import FitsDictionary, load_fits
@@ -93,7 +93,13 @@ class TestNetwork:
         assert error(feature.grad, golden["grad_feature"]) < 2e-5
         assert error(head.fc1.weight.grad, golden["grad_fc1_weight"]) < 2e-5
         assert error(head.decpose.weight.grad, golden["grad_decpose_weight"]) < 2e-5
-        assert error(head.regress(feature, 1).rotmats, golden["out1_rotmat"]) < 2e-5
+        first = head.regress(feature, 1)
+        for ours, name in ((first.rotmats, "out1_rotmat"), (first.betas, "out1_shape"), (first.camera, "out1_cam")):
+            assert error(ours, golden[name]) < 2e-5
+        means = (head.init_pose, head.init_shape, head.init_cam)
+        moved = (means[0].expand(4, -1), torch.ones(4, 10), means[2])
+        assert torch.equal(head.regress(feature, start=means).betas, out.betas)
+        assert not torch.allclose(head.regress(feature, start=moved).betas, out.betas)
 
     def test_official_checkpoint_and_whole_network(self, official: dict[str, Tensor]) -> None:
         golden = load(SYSTEM, "hmr_resnet50_formula")
@@ -111,6 +117,10 @@ class TestNetwork:
             out = network(image)
         for ours, name in ((out.rotmats, "out_rotmat"), (out.betas, "out_shape"), (out.camera, "out_cam")):
             assert error(ours, golden[name]) < 2e-4
+        with torch.no_grad():
+            exact = network.double()(image.double())
+        for ours, name in ((exact.betas, "out_shape_f64"), (exact.camera, "out_cam_f64")):
+            assert error(ours, golden[name]) < 1e-9
 
     def test_other_names_and_plain_resnets_convert(self, official: dict[str, Tensor]) -> None:
         head = ("fc1", "fc2", "dec", "init_")
@@ -129,6 +139,8 @@ class TestNetwork:
         assert out.rotmats.shape == (2, 24, 3, 3)
         identity = out.rotmats @ out.rotmats.transpose(-1, -2)
         assert torch.allclose(identity, torch.eye(3).expand_as(identity), atol=1e-5)
+        with pytest.raises(ConfigError, match=f"Did you mean '{backbone}'"):
+            HMR(f"{backbone}x")  # type: ignore[arg-type]
 
 
 class TestStep:
@@ -149,12 +161,21 @@ class TestStep:
         fits.set(index, none, none, teaching.update, teaching.pose, teaching.betas)
         joints = solver.joints.state(regression.rotmats, regression.betas).joints
         pose_3d = (self.golden["pose_3d"], self.golden["has_pose_3d"])
-        losses = training_losses(regression, joints, teaching, self.golden["keypoints"], pose_3d, LossWeights())
+        meshes = (
+            tiny_body()(regression.rotmats[:, :1], regression.rotmats[:, 1:], regression.betas).vertices,
+            tiny_body()(teaching.target_pose[:, :3], teaching.target_pose[:, 3:], teaching.mesh_betas).vertices,
+        )
+        arguments = (regression, joints, teaching, self.golden["keypoints"], pose_3d)
+        losses = training_losses(*arguments, LossWeights(), meshes)
+        heavier = training_losses(*arguments, LossWeights(vertices=2.0), meshes)
+        assert float((heavier["total"] - losses["total"]).detach()) == pytest.approx(
+            120 * float(losses["vertices"].detach()), rel=1e-3
+        )
         losses["total"].backward()
         tolerance = 1e-4 if mode == "static" else 2e-3
         expected = {
             **{"total": "loss", "keypoints": "loss_keypoints", "keypoints_3d": "loss_keypoints_3d"},
-            **{"pose": "loss_regr_pose", "betas": "loss_regr_betas"},
+            **{"pose": "loss_regr_pose", "betas": "loss_regr_betas", "vertices": "loss_shape"},
         }
         for ours, theirs in expected.items():
             assert float(losses[ours].detach()) == pytest.approx(float(golden[theirs]), rel=tolerance), ours
@@ -203,6 +224,9 @@ class TestFits:
         assert torch.equal(load_fits("b.npz", 6).table, fits.table)
         with pytest.raises(DataError, match=r"expected \(7, 82\)"):
             load_fits("a_fits.npy", 7)
+        np.save("c_fits.npy", np.full((6, 82), np.nan))
+        with pytest.raises(DataError, match="holds NaN"):
+            load_fits("c_fits.npy", 6)
 
 
 class TestCrops:
@@ -213,18 +237,28 @@ class TestCrops:
             centre, scale, turn = (self.golden[n][k].numpy() for n in ("centre", "scale", "rot"))
             ours = crops.crop_matrix(centre, float(scale), float(turn), 224)
             assert np.allclose(ours, self.golden["T"][k], atol=1e-3)
+            inverse, points = np.linalg.inv(ours), self.golden["points"][k].numpy()
+            assert np.array_equal(crops.to_whole_pixels(points, ours), self.golden["fwd"][k])
+            assert np.array_equal(crops.to_whole_pixels(points, inverse), self.golden["inv"][k])
+            upright = np.linalg.inv(crops.crop_matrix(centre, float(scale), 0.0, 224))
+            corners = crops.to_whole_pixels(np.array([[1, 1], [225, 225]]), upright) - 1
+            assert np.array_equal(corners, torch.stack([self.golden["ul"][k], self.golden["br"][k]]))
 
     def test_pixels_without_interpolation(self) -> None:
         picture = self.golden["img"].numpy()
         for centre, expected in zip(self.golden["crop_centres"].numpy(), self.golden["crops"].numpy(), strict=True):
             ours = crops.crop_image(picture.round().astype(np.uint8), np.trunc(centre), 64 / 200, 64)
             assert np.abs(ours - expected).max() <= 0.51
+            assert np.abs(crops.skimage_crop(picture, centre, 64 / 200, 64) - expected).max() < 1e-3
+            assert np.abs(crops.take_crop(picture / 255, centre, 64 / 200, 64, 0.0, "skimage") - expected).max() < 1
 
     @pytest.mark.parametrize(("k", "scale", "rotation"), [(0, 0.62, 0.0), (1, 0.22, 0.0), (2, 0.5, 25.0)])
     def test_crops_of_the_official_weights(self, k: int, scale: float, rotation: float) -> None:
         picture = self.golden["img_smooth"].numpy()
         ours = crops.legacy_crop(picture, np.array([52.0, 44.0]), scale, 64, rotation)
         assert np.abs(ours.astype(int) - self.golden["crop_legacy_u8"][k].numpy()).max() <= 2
+        newer = crops.skimage_crop(picture, np.array([52.0, 44.0]), scale, 64, rotation)
+        assert np.abs(newer - self.golden["crop_skimage"][k].numpy()).max() < 1e-3
         exact = crops.crop_image(picture.round().astype(np.uint8), np.array([52.0, 44.0]), scale, 64, rotation)
         assert np.abs(exact - self.golden["crop_skimage"][k].numpy()).mean() < 7  # up to half a pixel apart
 
@@ -238,6 +272,9 @@ class TestCrops:
         assert np.abs(cut - exact)[:, :2].max() <= 2 * 2 / 224  # up to two pixels where a point lies outside
         space = crops.turn_points(self.golden["j3d_in"].numpy(), rotation, bool(flip))
         assert np.abs(space - self.golden["j3d_out"][k].numpy()).max() < 1e-4
+        pose = self.golden["pose"].clone()
+        pose[:3] = rotate_in_image(pose[None, :3], torch.tensor([float(rotation)]))[0]
+        assert error(flip_pose(pose) if flip else pose, self.golden["pose_aug_out"][k]) < 1e-4
         assert not np.allclose(exact, points)
 
     def test_orientation_follows_the_picture(self) -> None:
@@ -327,6 +364,21 @@ class TestData:
         data = zoo.create_data("humans/images", root=Path(), sets=("lsp",))
         with pytest.raises(DataError, match="scale does not have the 2 rows"):
             data.train_dataloader()
+        for broken, message in (
+            ({"part": np.ones((2, 25, 3))}, r"part has rows of the shape \(25, 3\), expected \(24, 3\)"),
+            ({"S": np.ones((2, 17, 4))}, r"S has rows"),
+            ({"pose": np.ones((2, 72)), "shape": np.ones((2, 4))}, r"shape has rows"),
+            ({"center": np.full((2, 2), np.nan)}, "center with NaN"),
+            ({"scale": np.zeros(2)}, "without a size"),
+        ):
+            self.write_set(Path(), "lsp_dataset_original_train", "lsp", 2, **broken)
+            with pytest.raises(DataError, match=message):
+                zoo.create_data("humans/images", root=Path(), sets=("lsp",)).train_dataloader()
+        people = {"pose": np.zeros((3, 72)), "shape": np.zeros((3, 10)), "gender": np.array(["m", "?", "f"])}
+        self.write_set(Path(), "3dpw_test", "3dpw", **people)
+        with pytest.raises(DataError, match=r"gender '\?'"):
+            len(zoo.create_data("humans/images", root=Path(), sets=("lsp",)).test)
+        self.write_set(Path(), "3dpw_test", "3dpw")
         Path("images/3dpw/1.png").unlink()
         with pytest.raises(DataError, match="There is no file"):
             data.test[1]
@@ -359,6 +411,14 @@ class TestTraining:
 
         resumed = train(compose_run(Path("b"), ["trainer.max_epochs=2"]), resume=True)
         assert resumed["metrics"] == whole["metrics"]
+
+    def test_vertices_may_teach(self, in_tmp: Path) -> None:
+        from zoo.engine.loggers import read_metrics
+
+        options = ["trainer.max_epochs=1", "data.train_size=32", "model.start_steps=2", "model.fit_steps=2"]
+        train(compose("humans/spin", [*QUIET, *SMALL, *options, "model.vertices_weight=2.0", "run_dir=run"]))
+        rows = read_metrics(Path("run"))
+        assert 0 < next(row["train/vertices"] for row in rows if "train/vertices" in row) < 1
 
     def test_keypoints_alone(self, in_tmp: Path) -> None:
         options = ["trainer.max_epochs=1", "data.train_size=32", "model.signal=keypoints"]

@@ -24,6 +24,8 @@ from zoo.humans.joints import H36M_TO_J14, J24_TO_J14, flip_pose
 from zoo.humans.results import read_picture
 from zoo.humans.rotations import rotate_in_image
 from zoo.humans.segmentation import PARTS, Segmentation
+from zoo.humans.smpl_file import GENDER_LETTERS
+from zoo.humans.spin.fits import load_fits
 from zoo.registry import register_data
 
 Array = NDArray[Any]
@@ -43,6 +45,10 @@ SETS = {
     "lsp-test": ("lsp_dataset_test", "lsp_dataset"),
 }
 _UNLABELLED = 255  # in pictures of parts
+_ROW_SHAPES: dict[str, tuple[int, ...]] = {
+    **{"center": (2,), "scale": (), "part": (24, 3), "openpose": (25, 3), "S": (24, 4), "pose": (72,)},
+    **{"shape": (10,)},
+}
 _CONTROLLED = {"h36m": 0.3, "mpi-inf-3dhp": 0.1}  # shares of an epoch; the others divide the rest by their sizes
 
 
@@ -90,6 +96,17 @@ class AnnotatedImages(Dataset[HumanBatch]):
         uneven = [key for key, value in content.items() if value.ndim and len(value) != count]
         if uneven:
             raise DataError(f"{annotations}: {', '.join(uneven)} does not have the {count} rows of imgname.")
+        if "shape" in content:
+            content["shape"] = content["shape"][..., :10]
+        for key, shape in _ROW_SHAPES.items():
+            if key in content and content[key].shape[1:] != shape:
+                raise DataError(
+                    f"{annotations}: {key} has rows of the shape {content[key].shape[1:]}, expected {shape}."
+                )
+        broken = [key for key in _ROW_SHAPES if key in content and not np.isfinite(content[key]).all()]
+        if broken or not (content["scale"] > 0).all():
+            what = f"{', '.join(broken)} with NaN or infinity" if broken else "boxes without a size (scale)"
+            raise DataError(f"{annotations} has {what}: leave such rows out.")
         self.names = content["imgname"].astype(str)
         self.centre = content["center"].astype(np.float64)
         self.scale = content["scale"].astype(np.float64)
@@ -161,7 +178,7 @@ class AnnotatedImages(Dataset[HumanBatch]):
             image = np.clip(image * varied.colour.astype(np.float32), 0, 1)
         pose, betas = torch.zeros(72), torch.zeros(10)
         if self.pose is not None and self.betas is not None and self.has_smpl[row]:
-            pose, betas = torch.from_numpy(self.pose[row]).clone(), torch.from_numpy(self.betas[row, :10]).clone()
+            pose, betas = torch.from_numpy(self.pose[row]).clone(), torch.from_numpy(self.betas[row]).clone()
             if varied.rotation:
                 pose[:3] = rotate_in_image(pose[None, :3], torch.tensor([varied.rotation]))[0]
             pose = flip_pose(pose) if varied.flip else pose
@@ -229,7 +246,8 @@ class HumanImages(pl.LightningDataModule):
         img_size: side of the crops, pixels.
         batch_size: over all processes.
         flip, rotation, scale, colour: see `zoo.humans.crops.Augmentation`.
-        crop_mode: ``"exact"``, or ``"legacy"`` for the official weights, see `zoo.humans.crops.legacy_crop`.
+        crop_mode: ``"exact"``; ``"legacy"`` for the official weights, see `zoo.humans.crops.legacy_crop`; or
+            ``"skimage"``, see `zoo.humans.crops.skimage_crop`.
         seed: of order, mixture and augmentation.
         num_workers: loader processes.
     """
@@ -306,11 +324,8 @@ class HumanImages(pl.LightningDataModule):
         files = [self.root / "static_fits" / f"{SETS[name][0]}_fits.npy" for name in self.sets]
         if not all(file.is_file() for file in files):
             return None
-        tables = [np.load(file, allow_pickle=False).astype(np.float32) for file in files]
-        for file, table, part in zip(files, tables, self.parts.values(), strict=True):
-            if table.shape != (len(part), 82):
-                raise DataError(f"{file} has the shape {table.shape}, expected {(len(part), 82)}.")
-        return torch.from_numpy(np.concatenate(tables))
+        pairs = zip(files, self.parts.values(), strict=True)
+        return torch.cat([load_fits(file, len(part)).table for file, part in pairs])
 
     def train_dataloader(self) -> DataLoader[HumanBatch]:
         """Augmented crops of the mixture."""
@@ -328,18 +343,26 @@ class HumanImages(pl.LightningDataModule):
 
 @torch.no_grad()
 def gendered_joints(people: AnnotatedImages, folder: str | None) -> Array:
-    """Evaluation joints (N, 14, 3) about the pelvis, of gendered bodies, as 3DPW is evaluated."""
+    """Evaluation joints (N, 14, 3) about the pelvis, of gendered bodies, as 3DPW is evaluated.
+
+    Raises:
+        DataError: a person's gender is neither m, f nor n.
+    """
     from zoo.humans.body_set import load_body_set
 
     assert people.gender is not None
     assert people.pose is not None
     assert people.betas is not None
     out = np.zeros((len(people), 14, 3), np.float32)
-    for letter, gender in (("m", "male"), ("f", "female")):
-        rows = np.flatnonzero(np.char.startswith(people.gender.astype(str), letter))
+    letters = np.array([gender[:1].lower() for gender in people.gender.astype(str)])
+    unknown = sorted({*letters.tolist()} - GENDER_LETTERS.keys())
+    if unknown:
+        raise DataError(f"The annotations have the gender '{unknown[0]}', expected one of m, f, n.")
+    for letter, gender in GENDER_LETTERS.items():
+        rows = np.flatnonzero(letters == letter)
         if len(rows):
             joints = load_body_set(folder, gender).h36m
-            pose, betas = torch.from_numpy(people.pose[rows]), torch.from_numpy(people.betas[rows, :10])
+            pose, betas = torch.from_numpy(people.pose[rows]), torch.from_numpy(people.betas[rows])
             found = joints(pose[:, :3], pose[:, 3:], betas)
             out[rows] = (found - found[:, :1])[:, list(H36M_TO_J14)].numpy()
     return out

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from zoo.errors import ConfigError
 from zoo.humans.joints import SMPL_VERTICES
 from zoo.humans.rotations import rotvec_to_rotmat
-from zoo.humans.smpl_file import SMPLArrays, load_smpl
+from zoo.humans.smpl_file import GENDERS, SMPLArrays, load_smpl
 from zoo.ops.precision import in_full_precision
 
 
@@ -56,6 +56,9 @@ class Body(nn.Module):
     def __init__(self, arrays: SMPLArrays, vertex_ids: Mapping[str, int] | None = None) -> None:
         super().__init__()
         ids = SMPL_VERTICES if vertex_ids is None else vertex_ids
+        missing = [name for name in SMPL_VERTICES if name not in ids]
+        if missing:
+            raise ConfigError(f"vertex_ids lacks {', '.join(missing[:5])}: all of SMPL's 21 vertices are needed.")
         picked = torch.tensor([ids[name] for name in SMPL_VERTICES])
         if int(picked.max()) >= len(arrays.v_template):
             raise ConfigError(
@@ -202,7 +205,10 @@ def load_body(path: str | Path | None = None, gender: str = "neutral", num_betas
 
     Raises:
         DataError: there is no such file, or it is no SMPL model.
+        ConfigError: another gender.
     """
+    if gender not in GENDERS:
+        raise ConfigError(f"There is no gender '{gender}' of body models: use one of {', '.join(GENDERS)}.")
     if path is None:
         from zoo.humans.standin import standin_arrays
 

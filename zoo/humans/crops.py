@@ -11,11 +11,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from scipy import ndimage
 
 from zoo.humans.joints import BODY_25_FLIP, SPIN_49_FLIP, SUPERSET_FLIP
 
 Array = NDArray[Any]
-CropMode = Literal["exact", "legacy"]
+CropMode = Literal["exact", "legacy", "skimage"]
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,40 @@ def crop_image(picture: Array, centre: Array, scale: float, size: int, rotation:
     )
 
 
+def to_whole_pixels(points: Array, matrix: Array) -> Array:
+    """Points through a map, cut off to whole pixels, as the original counts and cuts them.
+
+    Args:
+        points: (..., 2) pixels, of which the first is 1.
+        matrix: (3, 3) of `crop_matrix`, or its inverse.
+
+    Returns:
+        (..., 2) int64, counted from 1.
+    """
+    placed = (np.asarray(points, float) - 1) @ matrix[:2, :2].T + matrix[:2, 2]
+    return np.trunc(placed).astype(np.int64) + 1
+
+
+def _whole_box(picture: Array, centre: Array, scale: float, size: int, rotation: float) -> tuple[Array, int]:
+    """The box in whole pixels as the original cuts it, black beyond the picture, and its margin for turning."""
+    inverse = np.linalg.inv(crop_matrix(centre, scale, 0.0, size))
+    low, high = to_whole_pixels(np.array([[1, 1], [size + 1, size + 1]]), inverse) - 1
+    margin = 0
+    if rotation:
+        margin = int(np.linalg.norm(high - low) / 2 - (high[1] - low[1]) / 2)
+        low, high = low - margin, high + margin
+    width, height = high - low
+    box = np.zeros((height, width, 3), picture.dtype)
+    (x0, y0), (x1, y1) = np.maximum(low, 0), np.minimum(high, picture.shape[1::-1])
+    if x1 > x0 and y1 > y0:
+        box[y0 - low[1] : y1 - low[1], x0 - low[0] : x1 - low[0]] = picture[y0:y1, x0:x1]
+    return box, margin
+
+
+def _without(box: Array, margin: int) -> Array:
+    return box[margin : len(box) - margin, margin : box.shape[1] - margin]
+
+
 def legacy_crop(picture: Array, centre: Array, scale: float, size: int, rotation: float = 0.0) -> Array:
     """The box as the official weights were trained on it, (size, size, 3) uint8.
 
@@ -107,28 +142,43 @@ def legacy_crop(picture: Array, centre: Array, scale: float, size: int, rotation
         picture: (H, W, 3) in [0, 255].
         centre, scale, size, rotation: as of `crop_image`.
     """
-    inverse = np.linalg.inv(crop_matrix(centre, scale, 0.0, size))
-    low = np.trunc(inverse @ [0, 0, 1])[:2].astype(int)
-    high = np.trunc(inverse @ [size, size, 1])[:2].astype(int)
-    margin = 0
-    if rotation:
-        margin = int(np.linalg.norm(high - low) / 2 - (high[1] - low[1]) / 2)
-        low, high = low - margin, high + margin
-    width, height = high - low
-    box = np.zeros((height, width, 3), picture.dtype)
-    (x0, y0), (x1, y1) = np.maximum(low, 0), np.minimum(high, picture.shape[1::-1])
-    if x1 > x0 and y1 > y0:
-        box[y0 - low[1] : y1 - low[1], x0 - low[0] : x1 - low[0]] = picture[y0:y1, x0:x1]
+    box, margin = _whole_box(picture, centre, scale, size, rotation)
     if rotation:
         turned = np.asarray(Image.fromarray(_stretch(box)).rotate(rotation, Image.Resampling.BILINEAR))
-        box = turned[margin : height - margin, margin : width - margin]
+        box = _without(turned, margin)
     return np.asarray(Image.fromarray(_stretch(box)).resize((size, size), Image.Resampling.BILINEAR))
 
 
+def skimage_crop(picture: Array, centre: Array, scale: float, size: int, rotation: float = 0.0) -> Array:
+    """The box as the official code's branch for newer libraries cuts it, (size, size, 3) in the picture's range.
+
+    The corners are those of `legacy_crop`; turning and resizing are scikit-image's: bilinear, black beyond the box, and
+    blurred with a Gaussian before it shrinks.
+
+    Args:
+        picture: (H, W, 3).
+        centre, scale, size, rotation: as of `crop_image`.
+    """
+    box, margin = _whole_box(picture.astype(np.float64), centre, scale, size, rotation)
+    if rotation:
+        angle = np.deg2rad(rotation)
+        turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])  # of rows and columns
+        middle = (np.array(box.shape[:2]) - 1) / 2
+        shift = middle - turn @ middle
+        turned = [ndimage.affine_transform(box[..., k], turn, shift, order=1, mode="grid-constant") for k in range(3)]
+        box = _without(np.stack(turned, -1), margin)
+    factors = np.array([*box.shape[:2], size]) / size
+    blurred = ndimage.gaussian_filter(box, np.maximum(0, (factors - 1) / 2), mode="mirror")
+    resized: Array = ndimage.zoom(blurred, 1 / factors, order=1, mode="mirror", grid_mode=True)
+    return resized
+
+
 def take_crop(picture: Array, centre: Array, scale: float, size: int, rotation: float, mode: CropMode) -> Array:
-    """`crop_image` or `legacy_crop` of a picture (H, W, 3) in [0, 1], as (size, size, 3) uint8."""
+    """`crop_image` or one of the original crops of a picture (H, W, 3) in [0, 1], as (size, size, 3) uint8."""
     if mode == "legacy":
         return legacy_crop(255 * picture, centre, scale, size, rotation)
+    if mode == "skimage":
+        return skimage_crop(255 * picture, centre, scale, size, rotation).round().clip(0, 255).astype(np.uint8)
     return crop_image((255 * picture).astype(np.uint8), centre, scale, size, rotation)
 
 
@@ -156,7 +206,7 @@ def crop_keypoints(
     matrix = crop_matrix(centre, scale, rotation, truncate or 2)
     out[:, :2] = keypoints[:, :2] @ matrix[:2, :2].T + matrix[:2, 2]
     if truncate is not None:
-        out[:, :2] = (np.trunc(out[:, :2]) + 1) * 2 / truncate
+        out[:, :2] = to_whole_pixels(keypoints[:, :2] + 1, matrix) * 2 / truncate
     out[:, :2] -= 1.0
     return flip_points(out) if flip else out
 

@@ -71,7 +71,8 @@ class JointBody(nn.Module):
         support = rows.abs().sum(0).nonzero().squeeze(1)
         r, w = rows[:, support].double(), body.lbs_weights[support].double()
         mass = r @ w  # (K', J)
-        point, bone = mass.abs().gt(1e-9).nonzero(as_tuple=True)
+        # By magnitudes: where signs cancel there is no mass, but there is a moment.
+        point, bone = (r.abs() @ w).gt(1e-9).nonzero(as_tuple=True)
         share = r[point] * w[:, bone].T  # (P, support)
         linear = torch.cat(
             [

@@ -78,6 +78,7 @@ J24_TO_J14 = J24_TO_J17[:14]
 COCO_TO_SUPERSET = (19, 20, 21, 22, 23, 9, 8, 10, 7, 11, 6, 3, 2, 4, 1, 5, 0)
 MPII_TO_SUPERSET = (0, 1, 2, 3, 4, 5, 14, 15, 12, 13, 6, 7, 8, 9, 10, 11)
 LSP_TO_SUPERSET = tuple(range(14))
+MPII_16 = tuple(SUPERSET_24[k] for k in MPII_TO_SUPERSET)
 
 SMPL_FLIP = (0, 2, 1, 3, 5, 4, 6, 8, 7, 9, 11, 10, 12, 14, 13, 15, 17, 16, 19, 18, 21, 20, 23, 22)
 BODY_25_FLIP = (0, 1, 5, 6, 7, 2, 3, 4, 8, 12, 13, 14, 9, 10, 11, 16, 15, 18, 17, 22, 23, 24, 19, 20, 21)
@@ -92,6 +93,7 @@ JOINT_SETS: dict[str, tuple[str, ...]] = {
     "lsp-14": LSP_14,
     "coco-17": COCO_17,
     "body-25": BODY_25,
+    "mpii-16": MPII_16,
 }
 
 # Bones to draw a skeleton with, as pairs of names.
@@ -107,17 +109,6 @@ _TRUNK = (
 )
 
 
-def joint_set(name: str) -> tuple[str, ...]:
-    """The joint names of a set.
-
-    Raises:
-        UnknownNameError: no such set.
-    """
-    if name not in JOINT_SETS:
-        raise UnknownNameError(f"There is no joint set '{name}'. {did_you_mean(name, JOINT_SETS)}")
-    return JOINT_SETS[name]
-
-
 def skeleton(names: Sequence[str]) -> list[tuple[int, int]]:
     """Pairs of indices to connect when these joints are drawn; SPIN's 49 are drawn by their last 24."""
     pairs = [(f"{side}_{a}", f"{side}_{b}") for side in ("left", "right") for a, b in _LIMBS]
@@ -130,7 +121,7 @@ def to_spin_49(keypoints: Tensor, layout: str) -> Tensor:
 
     Args:
         keypoints: (..., J, 3) of x, y, confidence.
-        layout: ``"body-25"``, ``"coco-17"``, ``"lsp-14"``, ``"superset-24"`` or ``"spin-49"``.
+        layout: ``"body-25"``, ``"coco-17"``, ``"mpii-16"``, ``"lsp-14"``, ``"superset-24"`` or ``"spin-49"``.
 
     Returns:
         (..., 49, 3). BODY_25 also fills those superset joints that mean the same point. The hips of COCO and of
@@ -151,7 +142,10 @@ def to_spin_49(keypoints: Tensor, layout: str) -> Tensor:
         for side in ("right", "left"):  # the superset has annotators' hips; OpenPose's are near enough to place
             out[..., targets[f"{side}_hip_lsp"], :] = keypoints[..., BODY_25.index(f"{side}_hip"), :]
         return out
-    places = {"coco-17": COCO_TO_SUPERSET, "lsp-14": LSP_TO_SUPERSET, "superset-24": tuple(range(24))}
+    places = {
+        **{"coco-17": COCO_TO_SUPERSET, "mpii-16": MPII_TO_SUPERSET, "lsp-14": LSP_TO_SUPERSET},
+        "superset-24": tuple(range(24)),
+    }
     if layout not in places:
         raise UnknownNameError(f"'{layout}' is no set of image keypoints. {did_you_mean(layout, ('body-25', *places))}")
     out[..., [25 + k for k in places[layout]], :] = keypoints

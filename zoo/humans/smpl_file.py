@@ -21,6 +21,7 @@ from zoo.pickles import array_class
 
 Array = NDArray[Any]
 GENDERS = ("neutral", "male", "female")
+GENDER_LETTERS = {gender[0]: gender for gender in GENDERS}
 _KEYS = ("v_template", "shapedirs", "posedirs", "J_regressor", "weights", "f", "kintree_table")
 
 

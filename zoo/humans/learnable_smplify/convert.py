@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from zoo.errors import WeightsError
+from zoo.humans.learnable_smplify.graph import Labeling
 from zoo.humans.learnable_smplify.stgcn import OfficialNetwork
 
 _WRAPPERS = ("model", "state_dict")
@@ -18,7 +19,8 @@ def convert_official(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
     """Maps an official checkpoint to what the network of ``architecture="official"`` loads.
 
     Args:
-        state_dict: ``best_ckpt.pth.tar`` or the state dict within. Networks of other widths are taken too.
+        state_dict: ``best_ckpt.pth.tar`` or the state dict within. Networks of other widths, units and partitions of
+            the graph are taken too.
 
     Raises:
         WeightsError: keys are missing or unknown.
@@ -48,5 +50,8 @@ def _expected(tensors: Mapping[str, Tensor]) -> set[str]:
         (4, 8, 1) if any(key.startswith(f"backbone.backbone.{k}.down1.") for key in tensors) else (4, 4, 1)
         for k in range(max(1, len(units)))
     )
+    parts = len({key.split(".")[3] for key in tensors if key.startswith("backbone.gcn0.conv_list.")})
+    labelings: dict[int, Labeling] = {1: "uniform", 2: "distance"}
     with torch.device("meta"):
-        return set(OfficialNetwork(config, 1, 1, vertices=1).state_dict())
+        network = OfficialNetwork(config, 1, 1, labeling_mode=labelings.get(parts, "spatial"), vertices=1)
+    return set(network.state_dict())

@@ -12,13 +12,12 @@ from numpy.typing import NDArray
 
 from zoo.errors import DataError
 from zoo.files import parsing, write_json
-from zoo.humans.learnable_smplify.fitting import FittedMotion
+from zoo.humans.learnable_smplify.fitting import FEWEST, FittedMotion
 from zoo.humans.meshes import SUFFIXES, write_mesh
 from zoo.humans.motion.sequence import Motion, write_amass
 
 Array = NDArray[Any]
 INPUTS = (".npz", ".npy", ".json")
-_FEWEST = 6
 OUTPUTS = (".npz", ".json", *SUFFIXES)
 
 
@@ -83,8 +82,8 @@ def read_joints(path: Path) -> JointFile:
         if values is not None and not np.isfinite(values).all():
             raise DataError(f"{path}: {name} holds NaN or infinity.")
     seen = np.isfinite(joints[0, :, :3]).all(-1) & (True if confidence is None else confidence[0] > 0)
-    if seen.sum() < _FEWEST:
-        raise DataError(f"{path}: {seen.sum()} joints of the first frame are given: at least {_FEWEST} are needed.")
+    if seen.sum() < FEWEST:
+        raise DataError(f"{path}: {seen.sum()} joints of the first frame are given: at least {FEWEST} are needed.")
     return JointFile(joints[..., :3], confidence, pose, betas)
 
 

@@ -22,6 +22,7 @@ _TORSO = (1, 8, 2, 5, 9, 12)
 # Poses to begin with where none is known: SMPL's own, and one with hanging arms; degrees about z.
 _ARMS_DOWN = {16: -65.0, 17: 65.0}
 _FIRST_ROUNDS = 4
+FEWEST = 6  # joints of a first frame whose pose is not given
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,8 @@ class FittedMotion:
     Attributes:
         pose: (T, 72) rotation vectors.
         betas: (1, S), the same body in all frames; (T, S) where each frame has its own.
-        transl: (T, 3) metres.
-        residual: (T,) mean distance of the joints that were seen, weighted by confidence, metres.
+        transl: (T, 3) metres; in a frame without any joints that of the nearest frame that has some.
+        residual: (T,) mean distance of the joints that were seen, weighted by confidence, metres; 0 where none were.
     """
 
     pose: Tensor
@@ -64,9 +65,13 @@ class Fitter:
         """The joints that the body has, with NaN and confidence 0 made alike."""
         rows = self.joints.rows
         expected = int(rows.max()) + 1
-        if joints.ndim != 3 or joints.shape[1] < expected or joints.shape[2] != 3:
+        if joints.ndim != 3 or joints.shape[0] == 0 or joints.shape[1] < expected or joints.shape[2] != 3:
             raise DataError(
                 f"The joints have the shape {tuple(joints.shape)}; expected (frames, at least {expected}, 3)."
+            )
+        if confidence is not None and confidence.shape != joints.shape[:2]:
+            raise DataError(
+                f"The confidence has the shape {tuple(confidence.shape)}; expected {tuple(joints.shape[:2])}."
             )
         chosen = joints[:, rows].float()
         sure = torch.ones_like(chosen[..., 0]) if confidence is None else confidence[:, rows].to(chosen)
@@ -124,8 +129,22 @@ class Fitter:
             pose = descent(self.joints.points, pose, betas, transl, joints, sure)
         return rotvec_to_rotmat(pose.unflatten(1, (-1, 3)))
 
+    def _shape(self, betas: Tensor | None, joints: Tensor, sure: Tensor, bodies: int) -> Tensor:
+        """The betas (1, S) or (`bodies`, S) that are given, or those of one body in all frames."""
+        if betas is None:
+            return estimate_shape(self.joints.points, self.joints.names, joints, sure)
+        allowed = {(count, self.body.num_betas) for count in (1, bodies)}
+        if betas.shape not in allowed:
+            expected = " or ".join(map(str, sorted(allowed)))
+            raise DataError(f"The betas have the shape {tuple(betas.shape)}; expected {expected}.")
+        return betas.to(joints)
+
     def _result(self, rotmats: Tensor, betas: Tensor, joints: Tensor, sure: Tensor) -> FittedMotion:
         transl, residual = self.place(rotmats, betas.expand(len(rotmats), -1), joints, sure)
+        frame = torch.arange(len(joints), device=joints.device)
+        seen = frame[(sure > 0).any(1)]
+        if 0 < len(seen) < len(joints):
+            transl = transl[seen[(frame.unsqueeze(1) - seen).abs().argmin(1)]]
         return FittedMotion(rotmat_to_rotvec(rotmats).flatten(1), betas, transl, residual)
 
     @torch.no_grad()
@@ -154,7 +173,7 @@ class Fitter:
             DataError: shapes that do not fit.
         """
         joints, sure = self._given(joints, confidence)
-        betas = estimate_shape(self.joints.points, self.joints.names, joints, sure) if betas is None else betas
+        betas = self._shape(betas, joints, sure, len(joints))
         each = betas.expand(len(joints), -1)
         rotmats = self.first_pose(joints, each, sure) if init is None else _matrices(init, len(joints))
         for number in range(rounds):  # after the first, what the joints do not show has been set right
@@ -187,7 +206,9 @@ class Fitter:
             DataError: shapes that do not fit.
         """
         joints, sure = self._given(joints, confidence)
-        betas = estimate_shape(self.joints.points, self.joints.names, joints, sure) if betas is None else betas
+        betas = self._shape(betas, joints, sure, 1)
+        if init is None and int((sure[0] > 0).sum()) < FEWEST:
+            raise DataError(f"The first frame has fewer than {FEWEST} joints to find its pose from: give init.")
         first = self.first_pose(joints[:1], betas, sure[:1]) if init is None else _matrices(init.unsqueeze(0), 1)
         if init is None:
             first = self._refined(first, betas, joints[:1], sure[:1], 20)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, get_args
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import MeanMetric, Metric
 
@@ -17,12 +17,13 @@ from zoo.errors import ConfigError
 from zoo.humans.arteq.regression import thin_body
 from zoo.humans.body import Body, load_body
 from zoo.humans.joints import SPIN_49_SOURCES
-from zoo.humans.learnable_smplify import figures, published
+from zoo.humans.learnable_smplify import pictures, published
 from zoo.humans.learnable_smplify.bones import Bones, body_25
 from zoo.humans.learnable_smplify.export import export
 from zoo.humans.learnable_smplify.files import check_output, read_joints, write_motion
 from zoo.humans.learnable_smplify.fitting import FittedMotion, Fitter
 from zoo.humans.learnable_smplify.geometry import ANKLE, aligned_error
+from zoo.humans.learnable_smplify.graph import Labeling, Skeleton
 from zoo.humans.learnable_smplify.network import BoneNetwork
 from zoo.humans.learnable_smplify.noise import disturb
 from zoo.humans.learnable_smplify.published import LossWeights
@@ -33,7 +34,6 @@ from zoo.humans.rotations import rotvec_to_rotmat
 from zoo.module import ZooModule
 from zoo.registry import register_model
 
-Array = NDArray[Any]
 Architecture = Literal["bones", "official"]
 # Of GROUPS, for figures.
 _TITLES = ("1 frame apart", "5 frames apart", "9 frames apart", "5 apart, wide")
@@ -54,7 +54,8 @@ class LearnableSMPLify(ZooModule):
         architecture: ``"bones"``, see `zoo.humans.learnable_smplify.network.BoneNetwork`; ``"official"``, the
             published network, see `zoo.humans.learnable_smplify.stgcn.OfficialNetwork`.
         hidden, layers, passes: of ``"bones"``.
-        skeleton, dropout, identity_init, pruned, backbone_config, input_dim, hidden_dim: of ``"official"``.
+        skeleton, dropout, identity_init, pruned, backbone_config, input_dim, hidden_dim, temporal_kernel_size,
+            labeling_mode: of ``"official"``.
         joints_weight, pose_weight, vertices_weight: of the losses.
         published_loss: the published angle between rotations, whose derivative vanishes near zero.
         noise_share: of training samples whose target joints are noisy, by which ``"bones"`` learns what their
@@ -79,13 +80,15 @@ class LearnableSMPLify(ZooModule):
         hidden: int = 256,
         layers: int = 3,
         passes: int = 2,
-        skeleton: Literal["ntu", "body-25"] = "ntu",
+        skeleton: Skeleton = "ntu",
         dropout: float = 0.5,
         identity_init: bool = False,
         pruned: bool = False,
         backbone_config: tuple[tuple[int, int, int], ...] = BACKBONE,
         input_dim: int = 256,
         hidden_dim: int = 256,
+        temporal_kernel_size: int = 9,
+        labeling_mode: Labeling = "spatial",
         joints_weight: float = 5.0,
         pose_weight: float = 1.0,
         vertices_weight: float = 1.0,
@@ -104,6 +107,13 @@ class LearnableSMPLify(ZooModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        if architecture not in get_args(Architecture):
+            raise ConfigError(f'There is no architecture \'{architecture}\': use "bones" or "official".')
+        if min(passes, layers, vertex_step) < 1:
+            raise ConfigError(
+                f"model.passes ({passes}), model.layers ({layers}) and model.vertex_step ({vertex_step}) should be at "
+                "least 1."
+            )
         self.body = load_body(body, gender)
         self.loss_body = thin_body(self.body, vertex_step)
         self.loss_weights = LossWeights(joints_weight, pose_weight, vertices_weight)
@@ -116,6 +126,8 @@ class LearnableSMPLify(ZooModule):
                 backbone_config,
                 input_dim,
                 hidden_dim,
+                temporal_kernel_size=temporal_kernel_size,
+                labeling_mode=labeling_mode,
                 skeleton=skeleton,
                 dropout=dropout,
                 identity_init=identity_init,
@@ -132,6 +144,7 @@ class LearnableSMPLify(ZooModule):
     def _read_joints(self) -> None:
         assert isinstance(self.network, OfficialNetwork)
         regressor = self.network.openpose_regressor
+        # Of another body's mesh, as in a checkpoint of a smaller body, it can only be read with that body.
         if regressor.shape[1] == len(self.body.v_template):
             self.joints = published.regressed_joints(self.body, regressor.cpu()).to(regressor.device)
 
@@ -181,6 +194,12 @@ class LearnableSMPLify(ZooModule):
             return self.network.unroll(self.bones, rotmats, betas, target, confidence, doubt)
         if transl is None:
             raise ConfigError("The official architecture needs the start pose's translation: give transl.")
+        read_from, there = self.network.openpose_regressor.shape[1], len(self.body.v_template)
+        if read_from != there:
+            raise ConfigError(
+                f"The network reads its joints from a body of {read_from} vertices, but this one has {there}: give the "
+                "body that it was trained with (model.body)."
+            )
         start = self.joints.state(rotmats, betas).joints + transl.unsqueeze(1)
         return [published.step(self.network, rotmats, betas, start, target)]
 
@@ -315,65 +334,22 @@ class LearnableSMPLify(ZooModule):
         betas = batch["betas"][rows]
         poses = [_matrices(batch["start_pose"][rows]), _matrices(batch["end_pose"][rows]), output["rotmats"][rows]]
         groups = [_TITLES[int(batch["group"][row])] for row in rows]
-        drawn = {"pairs": self._strips(groups, poses[1], poses[2], betas, poses[0])}
+        drawn = {"pairs": pictures.pose_strips(self.body, self.joints, groups, poses[1], poses[2], betas, poses[0])}
         data: Any = None if self._trainer is None else self.trainer.datamodule  # type: ignore[attr-defined]
         if isinstance(self.network, BoneNetwork) and hasattr(data, "test_motions"):
             drawn |= self._motion_figures(max(data.test_motions(), key=len))
         return drawn
 
     def _motion_figures(self, motion: Motion, frames: int = 300) -> dict[str, Figure]:
-        device = self.device
-        pose, trans = (torch.from_numpy(a[:frames]).to(device) for a in (motion.poses, motion.trans))
-        betas = torch.from_numpy(motion.betas).to(device)[None]
-        rotmats = _matrices(pose)
-        each = betas.expand(len(pose), -1)
-        joints = self.joints.state(rotmats, each).joints + trans.unsqueeze(1)
-        found = {
+        motion = replace(motion, poses=motion.poses[:frames], trans=motion.trans[:frames])
+        pose, trans = (torch.from_numpy(a).to(self.device) for a in (motion.poses, motion.trans))
+        betas = torch.from_numpy(motion.betas).to(self.device)[None]
+        joints = self.joints.state(_matrices(pose), betas.expand(len(pose), -1)).joints + trans.unsqueeze(1)
+        fits = {
             "shape and first pose given": self.fit(joints, pose[0], betas),
             "only joints given": self.fit(joints),
         }
-        truth = self.body(rotmats[:, :1], rotmats[:, 1:], each).vertices
-        regressor, curves = self.body.J_regressor, {}
-        for name, fit in found.items():
-            moved = _matrices(fit.pose)
-            vertices = self.body(moved[:, :1], moved[:, 1:], fit.betas.expand(len(pose), -1)).vertices
-            curves[name] = 1000 * aligned_error(vertices, truth, regressor).cpu().numpy()
-        still = self.body(rotmats[:1, :1], rotmats[:1, 1:], betas).vertices.expand_as(truth)
-        kept = 1000 * float(aligned_error(still, truth, regressor).mean())
-        shown = torch.linspace(0, len(pose) - 1, 8).round().long()
-        moved = _matrices(found["shape and first pose given"].pose[shown])
-        titles = [f"{float(k) / motion.fps:.1f} s" for k in shown]
-        return {
-            "motion": self._strips(titles, rotmats[shown], moved, each[shown]),
-            "errors": figures.error_curves(
-                curves, motion.fps, f"{motion.name}, each pose from the one before (first pose kept: {kept:.0f} mm)"
-            ),
-        }
-
-    def _strips(
-        self, titles: list[str], truth: Tensor, found: Tensor, betas: Tensor, start: Tensor | None = None
-    ) -> Figure:
-        def mesh(rotmats: Tensor) -> Array:
-            posed = self.body(rotmats[:, :1], rotmats[:, 1:], betas)
-            vertices: Array = (posed.vertices - posed.joints[:, :1]).cpu().numpy()
-            return vertices
-
-        def points(rotmats: Tensor) -> Array:
-            state = self.joints.state(rotmats, betas)
-            joints: Array = (state.joints - state.world[:, :1, :3, 3]).cpu().numpy()
-            return joints
-
-        joints = points(truth)
-        return figures.strips(
-            titles,
-            joints,
-            {} if start is None else {"start": mesh(start)},
-            mesh(truth),
-            mesh(found),
-            points(found),
-            self.body.faces.cpu().numpy(),
-            np.array([figures.facing(j) for j in joints]),
-        )
+        return pictures.motion_figures(self.body, self.joints, motion, fits)
 
     @torch.no_grad()
     def predict_file(
@@ -391,7 +367,8 @@ class LearnableSMPLify(ZooModule):
         Args:
             input: ``.npy``, ``.npz`` or ``.json`` of joints over time, see `zoo.humans.learnable_smplify.files`.
             output: ``.npz`` in AMASS' layout, ``.json``, or ``.ply``, ``.obj``, ``.glb``, ``.stl`` for meshes.
-            keypoints: which joints they are: body-25, coco-17, smpl-24, h36m-17, lsp-14, superset-24 or spin-49.
+            keypoints: which joints they are: body-25, coco-17, smpl-24, h36m-17, mpii-16, lsp-14,
+                superset-24 or spin-49.
             refine: L-BFGS iterations after the network, twice so many.
             fps: frames per second.
             unit: of the input.

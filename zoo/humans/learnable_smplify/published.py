@@ -47,7 +47,7 @@ def step(network: OfficialNetwork, rotmats: Tensor, betas: Tensor, start: Tensor
 
     Args:
         network: the published one.
-        rotmats: (B, 24, 3, 3) of the start pose.
+        rotmats: (B, 24, 3, 3) of the start pose, of whose hands the network, as published, sees nothing.
         betas: (B, S), of which the first ten count.
         start: (B, 25, 3) joints of the start pose, with its translation.
         target: (B, 25, 3) joints to reach.
@@ -55,7 +55,8 @@ def step(network: OfficialNetwork, rotmats: Tensor, betas: Tensor, start: Tensor
     Returns:
         (B, 24, 3, 3); the hands are the start's.
     """
-    body_pose = rotmat_to_rotvec(rotmats[:, 1:]).flatten(1)
+    moving = rotmat_to_rotvec(rotmats[:, 1:JOINTS]).flatten(1)
+    body_pose = torch.cat([moving, moving.new_zeros(len(moving), 6)], 1)
     residual = network(network_input(start, target), body_pose, betas[:, :10])
     return torch.cat([rotmats[:, :JOINTS] @ residual, rotmats[:, JOINTS:]], 1)
 

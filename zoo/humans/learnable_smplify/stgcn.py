@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from zoo.errors import ConfigError
 from zoo.humans.learnable_smplify.graph import POINTS, Labeling, Skeleton, adjacency
 from zoo.humans.rotations import rot6d_to_rotmat
 
@@ -254,6 +257,9 @@ class OfficialNetwork(nn.Module):
         vertices: int = 6890,
     ) -> None:
         super().__init__()
+        for before, after in pairwise(backbone_config):
+            if before[1] != after[0]:
+                raise ConfigError(f"In backbone_config a unit of {after[0]} channels follows one of {before[1]}.")
         table = adjacency(labeling_mode, skeleton)
         table = table if table.ndim == 3 else table.unsqueeze(0)
         self.pred_pose_num = pred_pose_num
@@ -276,7 +282,13 @@ class OfficialNetwork(nn.Module):
     def fit_to(self, tensors: Mapping[str, Tensor]) -> None:
         """Takes over the number of vertices of a checkpoint's body."""
         if "openpose_regressor" in tensors:
-            self.openpose_regressor = torch.zeros_like(tensors["openpose_regressor"])
+            like = tensors["openpose_regressor"]
+            self.openpose_regressor = torch.zeros_like(like, device=self.openpose_regressor.device)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: Any) -> None:
+        name = f"{prefix}openpose_regressor"
+        self.fit_to({"openpose_regressor": state_dict[name]} if name in state_dict else {})
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def forward(self, joints: Tensor, body_pose: Tensor, betas: Tensor) -> Tensor:
         """Rotations from the start pose to the target, to be applied on the right.

@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 
 from zoo.errors import DataError
 from zoo.files import parsing
-from zoo.humans.motion.sequence import Motion
-from zoo.humans.smpl_file import read_pickle
+from zoo.humans.motion.sequence import Motion, require_finite
+from zoo.humans.smpl_file import GENDER_LETTERS, read_pickle
 
 Array = NDArray[Any]
 _FPS = 30.0
-_GENDERS = {"m": "male", "f": "female", "n": "neutral"}
 
 
 def read_3dpw(path: str | Path) -> list[Motion]:
@@ -52,10 +51,10 @@ def _people(path: Path, content: dict[str, Any]) -> list[Motion]:
             np.asarray(betas, np.float32).ravel()[:10],
             _FPS,
             "y",
-            _GENDERS.get(gender[:1], "neutral"),
+            GENDER_LETTERS.get(gender[:1], "neutral"),
             f"{path.stem}_{number}",
         )
-        people += _runs(whole, np.flatnonzero(valid[: len(poses)].astype(bool)))
+        people += _runs(require_finite(whole, path), np.flatnonzero(valid[: len(poses)].astype(bool)))
     return people
 
 
@@ -98,5 +97,6 @@ def read_rich(folder: str | Path) -> list[Motion]:
                 trans[row] = np.asarray(content["transl"]).ravel()
         whole = Motion(poses, trans, np.zeros(10, np.float32), _FPS, "y", name=f"{folder.name}_{subject}")
         gaps = np.split(np.arange(len(numbers)), np.flatnonzero(np.diff(numbers) != 1) + 1)
+        require_finite(whole, folder)
         people += [run for gap in gaps for run in _runs(whole, gap)]
     return people

@@ -67,6 +67,18 @@ class Motion:
         return replace(self, poses=poses, trans=trans.astype(np.float32), up=up)
 
 
+def require_finite(motion: Motion, path: Path) -> Motion:
+    """The motion, if all its numbers are finite and it has a frame rate.
+
+    Raises:
+        DataError: they are not, and `path` is where they are from.
+    """
+    finite = all(np.isfinite(values).all() for values in (motion.poses, motion.trans, motion.betas))
+    if not finite or not 0 < motion.fps < np.inf:
+        raise DataError(f"{path} holds NaN or infinity, or a frame rate of {motion.fps}.")
+    return motion
+
+
 def read_amass(path: str | Path) -> Motion:
     """An AMASS file of the SMPL+H or of the SMPL-X release (``*_stageii.npz``); fingers are left out.
 
@@ -91,15 +103,21 @@ def read_amass(path: str | Path) -> Motion:
         motion = Motion(
             poses=poses,
             trans=content["trans"].astype(np.float32).reshape(len(body), 3),
-            betas=content.get("betas", np.zeros(10))[:10].astype(np.float32),
-            fps=float(rate),
+            betas=_first_betas(content.get("betas", np.zeros(10))),
+            fps=float(np.asarray(rate).item()),
             up="z",
             gender=gender,
             name=path.stem,
         )
-    if not (np.isfinite(motion.poses).all() and np.isfinite(motion.trans).all() and motion.fps > 0):
-        raise DataError(f"{path} holds NaN or infinity, or a frame rate of {motion.fps}.")
-    return motion
+    return require_finite(motion, path)
+
+
+def _first_betas(betas: Array) -> Array:
+    """(10,) of a body, whose betas may be fewer or repeated for every frame."""
+    row = np.atleast_2d(betas)[0, :10]
+    out: Array = np.zeros(10, np.float32)
+    out[: len(row)] = row
+    return out
 
 
 def _gender(arrays: Any) -> str:

@@ -17,7 +17,8 @@ def read_keypoints(path: Path) -> Tensor:
     """The people of a file as SPIN's 49 joints, (N, 49, 3) x, y, confidence in pixels.
 
     It may be OpenPose's output (``people[].pose_keypoints_2d``, BODY_25), COCO annotations or results
-    (``annotations[].keypoints`` or a list with ``keypoints``; 17 triples), or a list of 49 triples per person.
+    (``annotations[].keypoints`` or a list with ``keypoints``; 17 triples, or MPII's 16), or a list of 49 triples per
+    person.
 
     Raises:
         DataError: it is absent, of another layout, or shows nobody.
@@ -47,7 +48,7 @@ def read_keypoints(path: Path) -> Tensor:
 
 
 _FEWEST = 6
-_LAYOUTS = {75: "body-25", 51: "coco-17", 147: "spin-49"}
+_LAYOUTS = {75: "body-25", 51: "coco-17", 48: "mpii-16", 147: "spin-49"}
 
 
 def _entries(content: Any) -> list[Any]:

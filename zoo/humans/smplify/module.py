@@ -13,6 +13,7 @@ from torch import Tensor
 from torchmetrics import MeanMetric, MetricCollection
 
 from zoo.data.bodies import KeypointBatch, PoseBatch
+from zoo.errors import ConfigError
 from zoo.humans import figures
 from zoo.humans.body_set import load_body_set
 from zoo.humans.cameras import (
@@ -73,6 +74,8 @@ class SMPLifyModule(ZooModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        if steps < 0 or not yaws:
+            raise ConfigError(f"model.steps ({steps}) should be 0 or more, and model.yaws {yaws} name a start.")
         self.automatic_optimization = False
         self.bodies = load_body_set(body)
         own_prior = MaxMixturePrior(components) if prior is None else load_prior(prior)

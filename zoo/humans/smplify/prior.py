@@ -140,6 +140,10 @@ def load_prior(path: str | Path) -> MaxMixturePrior:
         raise DataError(f"{path}: the shapes {means.shape}, {covars.shape}, {weights.shape} are no mixture's.")
     prior = MaxMixturePrior(*means.shape)
     prior.load_state_dict({**arrays, "em_steps": torch.tensor(1)})
+    with parsing(path, "a mixture: its covariances have no inverse"):
+        finite = prior(means).isfinite().all()
+    if not finite:
+        raise DataError(f"{path} holds NaN or infinity.")
     return prior
 
 

@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from zoo.errors import ConfigError
 from zoo.humans.cameras import FOCAL_LENGTH, IMG_RES, estimate_translation
 from zoo.humans.joint_body import JointBody, JointJacobian
 from zoo.humans.rotations import rotmat_to_rotvec, rotvec_to_rotmat
@@ -79,6 +80,9 @@ class SMPLify(nn.Module):
         camera_joints: see `zoo.humans.smplify.objective.camera_weights`.
         focal_length: pixels.
         weights: of the objective.
+
+    Raises:
+        ConfigError: the prior is of another number of joint angles than the body has.
     """
 
     def __init__(
@@ -95,6 +99,9 @@ class SMPLify(nn.Module):
         self.joints = joints
         self.jacobian = JointJacobian(joints)
         self.prior = MaxMixturePrior() if prior is None else prior
+        found, needed = self.prior.means.shape[1], 3 * (len(joints.parents) - 1)
+        if found != needed:
+            raise ConfigError(f"The pose prior is of {found} numbers, expected the {needed} of the body's pose.")
         self.steps, self.optimizer, self.camera_joints = steps, optimizer, camera_joints
         self.focal_length, self.weights = focal_length, weights
 

@@ -65,7 +65,7 @@ def load_fits(path: str | Path, count: int) -> FitsDictionary:
     """Official fits: ``<dataset>_fits.npy`` (N, 82), or npz with pose, shape and validity.
 
     Raises:
-        DataError: absent, damaged, or not of `count` images.
+        DataError: absent, damaged, not of `count` images, or with rows that are not finite.
     """
     with parsing(path, "fits"):
         content = np.load(path, allow_pickle=False)
@@ -76,4 +76,7 @@ def load_fits(path: str | Path, count: int) -> FitsDictionary:
         )
     if table.shape != (count, 82):
         raise DataError(f"{path} has the shape {table.shape}, expected {(count, 82)} for this training set.")
-    return FitsDictionary(torch.from_numpy(np.array(table, np.float32)))
+    table = np.array(table, np.float32)
+    if not np.isfinite(table).all():
+        raise DataError(f"{path} holds NaN or infinity: no better fit could ever take such a row's place.")
+    return FitsDictionary(torch.from_numpy(table))

@@ -11,7 +11,14 @@ from torch import Tensor
 from zoo.humans.cameras import FOCAL_LENGTH, IMG_RES, crop_translation, estimate_translation, perspective_projection
 from zoo.humans.rotations import rotmat_to_rotvec, rotvec_to_rotmat
 from zoo.humans.smplify.solver import SMPLify
-from zoo.humans.spin.losses import LossWeights, camera_loss, keypoint_3d_loss, keypoint_loss, smpl_losses
+from zoo.humans.spin.losses import (
+    LossWeights,
+    camera_loss,
+    keypoint_3d_loss,
+    keypoint_loss,
+    smpl_losses,
+    vertex_loss,
+)
 from zoo.humans.spin.network import Regression
 
 Signal = Literal["spin", "static", "keypoints"]
@@ -27,6 +34,7 @@ class Teaching:
         loss: (B,) its reprojection.
         update: (B,) where the new fit is better than the stored one.
         target_pose, target_betas: with the truth where it is known, and betas beyond 3 put to zero.
+        mesh_betas: like `target_betas`, but of the fit as it is: the original does not put the mesh right.
         valid: (B,) where the target is good enough to teach.
     """
 
@@ -37,6 +45,7 @@ class Teaching:
     update: Tensor
     target_pose: Tensor
     target_betas: Tensor
+    mesh_betas: Tensor
     valid: Tensor
 
 
@@ -88,6 +97,7 @@ def teach(
         update,
         torch.where(known.unsqueeze(1), truth[0], pose),
         torch.where(known.unsqueeze(1), truth[1], target_betas),
+        torch.where(known.unsqueeze(1), truth[1], betas),
         (loss < threshold) | known,
     )
 
@@ -99,8 +109,9 @@ def training_losses(
     keypoints: Tensor,
     pose_3d: tuple[Tensor, Tensor] | None,
     weights: LossWeights,
+    vertices: tuple[Tensor, Tensor] | None = None,
 ) -> dict[str, Tensor]:
-    """SPIN's losses without the one on vertices, and their weighted sum under ``"total"``.
+    """SPIN's losses, and their weighted sum under ``"total"``.
 
     Args:
         regression: the network's bodies.
@@ -109,6 +120,7 @@ def training_losses(
         keypoints: (B, 49, 3) in [-1, 1].
         pose_3d: joints (B, 24, 4) with confidence, and (B,) where they are known.
         weights: of the losses.
+        vertices: (B, V, 3) of the regressed bodies and of those that teach, metres; None for no loss on them.
     """
     translation = crop_translation(regression.camera)
     half = IMG_RES / 2
@@ -124,5 +136,8 @@ def training_losses(
             regression.rotmats, regression.betas, target, teaching.target_betas, teaching.valid
         )
         total = total + weights.pose * losses["pose"] + weights.betas * losses["betas"]
+        if vertices is not None:
+            losses["vertices"] = vertex_loss(*vertices, teaching.valid)
+            total = total + weights.vertices * losses["vertices"]
     losses["total"] = weights.overall * total
     return losses

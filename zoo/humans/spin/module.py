@@ -62,7 +62,8 @@ class SPIN(ZooModule):
         fits: file of first fits, in the official layout; for training sets of one data set.
         lr: learning rate of Adam.
         schedule: ``"constant"`` (the paper's) or ``"one-cycle"`` with `lr` as its peak.
-        keypoints_weight, keypoints_3d_weight, pose_weight, betas_weight: of the losses.
+        keypoints_weight, keypoints_3d_weight, pose_weight, betas_weight, vertices_weight: of the losses; the paper's
+            has none on vertices.
         body: folder of the body model, see `zoo.humans.body_set.load_body_set`; None for the stand-in.
         prior: file of the pose prior (``gmm_08.pkl``); None for the one that ships, fitted to our activities.
     """
@@ -93,6 +94,7 @@ class SPIN(ZooModule):
         keypoints_3d_weight: float = 5.0,
         pose_weight: float = 1.0,
         betas_weight: float = 0.001,
+        vertices_weight: float = 0.0,
         body: str | None = None,
         prior: str | None = None,
     ) -> None:
@@ -104,12 +106,14 @@ class SPIN(ZooModule):
         self.solver = SMPLify(self.bodies.spin, pose_prior, fit_steps, fit_optimizer, "superset")
         mean = rotvec_to_rotmat(pose_prior.mean_pose().unflatten(0, (-1, 3)))
         self.network.init_pose[0, 6:] = rotmat_to_rot6d(mean).flatten()
-        self.loss_weights = LossWeights(keypoints_weight, keypoints_3d_weight, pose_weight, betas_weight)
+        self.loss_weights = LossWeights(
+            keypoints_weight, keypoints_3d_weight, pose_weight, betas_weight, vertices_weight
+        )
         self.fits: FitsDictionary | None = None
         self.first_fit_errors: dict[str, float] = {}
         for name, values in (("pixel_mean", _IMAGENET_MEAN), ("pixel_std", _IMAGENET_STD)):
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
-        for name in ("total", "keypoints", "keypoints_3d", "pose", "betas", "fit_updates", "fit_loss"):
+        for name in ("total", "keypoints", "keypoints_3d", "pose", "betas", "vertices", "fit_updates", "fit_loss"):
             setattr(self, f"train_{name}", MeanMetric())
         # Named as in the papers: errors are in mm, relative to the pelvis or after Procrustes alignment.
         self.val_metrics = MetricCollection(
@@ -124,7 +128,9 @@ class SPIN(ZooModule):
             },
             prefix="test/",
         )
-        self.test_pve = MeanPointError("none")
+        self.test_vertices = MetricCollection(
+            {"pve": MeanPointError("none"), "pa_pve": MeanPointError("procrustes")}, prefix="test/"
+        )
         self.test_segmentation = SegmentationScores("test/")
 
     def forward(self, image: Tensor) -> Regression:
@@ -223,14 +229,19 @@ class SPIN(ZooModule):
                 (batch["pose"], batch["betas"], batch["has_smpl"]),
                 self.hparams["fit_threshold"],
             )
-            found = (index, rotation, flipped, teaching.update, teaching.pose, teaching.betas)
+            rows = (index, rotation, flipped, teaching.update, teaching.pose, teaching.betas)
             if self.trainer.world_size > 1:  # every process keeps the whole table
-                found = tuple(t.flatten(0, 1) for t in self.all_gather(found))
-            self.fits.set(*found)
+                rows = tuple(t.flatten(0, 1) for t in self.all_gather(rows))
+            self.fits.set(*rows)
             self._count("fit_updates", teaching.update.float())
             self._count("fit_loss", teaching.loss)
         pose_3d = (batch["pose_3d"], batch["has_pose_3d"]) if bool(batch["has_pose_3d"].any()) else None
-        return training_losses(regression, joints, teaching, batch["keypoints"], pose_3d, self.loss_weights)
+        vertices = None
+        if teaching is not None and self.loss_weights.vertices > 0:
+            taught = rotvec_to_rotmat(teaching.target_pose.unflatten(1, (-1, 3)))
+            found = self._mesh(regression.rotmats, regression.betas)
+            vertices = (found, self._mesh(taught, teaching.mesh_betas))
+        return training_losses(regression, joints, teaching, batch["keypoints"], pose_3d, self.loss_weights, vertices)
 
     def _count(self, name: str, value: Tensor) -> None:
         metric: MeanMetric = getattr(self, f"train_{name}")
@@ -275,7 +286,7 @@ class SPIN(ZooModule):
         if bool(known.any()):
             truth = rotvec_to_rotmat(batch["pose"][known].unflatten(1, (-1, 3)))
             vertices = self._centred(regression.rotmats[known], regression.betas[known])
-            self.test_pve.update(vertices, self._centred(truth, batch["betas"][known]))
+            self.test_vertices.update(vertices, self._centred(truth, batch["betas"][known]))
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         if hasattr(data, "segmentation"):
             self._test_segmentation([data.segmentation(int(index)) for index in batch["index"]], regression)
@@ -296,8 +307,8 @@ class SPIN(ZooModule):
 
     def on_test_epoch_end(self) -> None:
         """Logs what there was truth for."""
-        measured = {**dict(self.test_metrics.items()), "test/pve": self.test_pve, **self.test_segmentation.named()}
-        self.log_seen(measured)
+        joints, vertices = dict(self.test_metrics.items()), dict(self.test_vertices.items())
+        self.log_seen({**joints, **vertices, **self.test_segmentation.named()})
 
     def _mesh(self, rotmats: Tensor, betas: Tensor) -> Tensor:
         vertices: Tensor = self.bodies.body.to(rotmats.device)(rotmats[:, :1], rotmats[:, 1:], betas).vertices
@@ -371,7 +382,8 @@ class SPIN(ZooModule):
                 shape and camera: then the picture with the body is written beside it.
             box: left, top, width and height of the person in pixels; the whole picture by default.
             focal_length: of the picture in pixels, for metric distances; by default the long one that is assumed.
-            crop_mode: ``"legacy"`` for the official weights, see `zoo.humans.crops.legacy_crop`.
+            crop_mode: ``"legacy"`` for the official weights, see `zoo.humans.crops.legacy_crop`; ``"skimage"`` for
+                those trained with the official code's branch for newer libraries.
 
         Raises:
             DataError: the picture can't be read, or the output's suffix is unknown.

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo.errors import ConfigError, did_you_mean
 from zoo.humans.rotations import rot6d_to_rotmat
 from zoo.ops.precision import full_precision
 
@@ -80,10 +81,18 @@ class IterativeRegressor(nn.Module):
         self.register_buffer("init_shape", torch.zeros(1, 10))
         self.register_buffer("init_cam", torch.tensor([[0.9, 0.0, 0.0]]))
 
-    def regress(self, feature: Tensor, rounds: int | None = None) -> Regression:
-        """Features (B, F) -> bodies."""
-        count = len(feature)
-        pose, shape, camera = (start.expand(count, -1) for start in (self.init_pose, self.init_shape, self.init_cam))
+    def regress(
+        self, feature: Tensor, rounds: int | None = None, start: tuple[Tensor, Tensor, Tensor] | None = None
+    ) -> Regression:
+        """Features -> bodies.
+
+        Args:
+            feature: (B, F).
+            rounds: corrections; those of the constructor by default.
+            start: pose (B, 144) in 6-D, shape (B, 10) and camera (B, 3) to correct; the means by default.
+        """
+        means = (self.init_pose, self.init_shape, self.init_cam) if start is None else start
+        pose, shape, camera = (mean.expand(len(feature), -1) for mean in means)
         for _ in range(self.rounds if rounds is None else rounds):
             hidden = self.drop1(self.activation(self.fc1(torch.cat([feature, pose, shape, camera], 1))))
             hidden = self.drop2(self.activation(self.fc2(hidden)))
@@ -174,6 +183,8 @@ class HMR(IterativeRegressor):
         dropout: float = 0.5,
         activation: bool = False,
     ) -> None:
+        if backbone not in _PLANS:
+            raise ConfigError(f"There is no backbone '{backbone}'. {did_you_mean(backbone, _PLANS)}")
         plan = _PLANS[backbone]
         super().__init__(8 * plan.width * plan.block.expansion * plan.grid**2, hidden, rounds, dropout, activation)
         self.stem_pool, self.grid = plan.stem_pool, plan.grid
@@ -214,4 +225,4 @@ class HMR(IterativeRegressor):
         """
         feature = self.features(image.contiguous(memory_format=torch.channels_last))
         with full_precision(image):
-            return self.regress(feature.float())
+            return self.regress(feature.to(self.fc1.weight.dtype))
