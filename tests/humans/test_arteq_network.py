@@ -455,6 +455,19 @@ def test_mixed_precision(kind: str) -> None:
     assert (out.pose @ out.pose.mT - torch.eye(3)).abs().max() < 1e-5
 
 
+@pytest.mark.parametrize("kind", ["paper", "context", "pointnet"])
+def test_no_pass_needs_values_on_the_host(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A tensor without values has no answer to "which" or "how many", for which a GPU would have to be waited.
+    monkeypatch.setenv("ZOO_OPS", "reference")
+    network: Any = PointNet() if kind == "pointnet" else ArtEqNetwork()
+    if kind == "context":
+        network = network_of("tetrahedral", "orbit", context=2).float()
+    network.to("meta")
+    out = network(torch.empty(2, 70, 3, device="meta"))
+    (out.pose.sum() + out.betas.sum() + out.logits.sum()).backward()
+    assert all(p.grad is not None and p.grad.device.type == "meta" for p in network.parameters())
+
+
 def test_pointnet_is_as_large_as_the_tetrahedral_network() -> None:
     config = compose("humans/arteq")
     settings = {k: v for k, v in config.model.items() if k in signature(ArtEqNetwork).parameters}
