@@ -70,7 +70,7 @@ void query_centre(const T* cloud, int64_t count, const T* centre, T radius, int6
   for (int64_t i = 0; i < count; ++i) {
     const T dx = cloud[3 * i] - centre[0], dy = cloud[3 * i + 1] - centre[1], dz = cloud[3 * i + 2] - centre[2];
     const T squared = dx * dx + dy * dy + dz * dz;
-    if (squared >= radius * radius) continue;
+    if (!(squared < radius * radius)) continue;  // what is no number is nowhere near
     found.emplace_back(squared, i);
     if (!nearest && static_cast<int64_t>(found.size()) == slots) break;
   }

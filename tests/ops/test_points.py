@@ -97,6 +97,16 @@ def test_a_point_at_the_radius_is_outside(dtype: torch.dtype) -> None:
             assert found.tolist() == [[[0, -1]]]
 
 
+@pytest.mark.parametrize("order", ["nearest", "index"])
+def test_a_point_that_is_no_number_is_nowhere_near(order: ops.points.QueryOrder) -> None:
+    points = cloud()
+    points[:, 3] = torch.nan
+    for implementation in ("compiled", "reference"):
+        found = ops.ball_query(points, points, 0.5, 120, order, implementation=implementation)
+        assert not bool((found == 3).any())
+        assert bool((found[:, 3] == -1).all())
+
+
 def test_more_slots_than_points() -> None:
     points = cloud(count=5)
     for implementation in ("compiled", "reference"):
@@ -197,6 +207,9 @@ def test_bad_input() -> None:
         ops.furthest_points(points, 121)
     with pytest.raises(ValueError, match="no order"):
         ops.ball_query(points, points, 1.0, 3, "furthest")  # type: ignore[arg-type]
+    for radius, count in ((0.0, 3), (-0.1, 3), (float("nan"), 3), (0.1, 0)):
+        with pytest.raises(ValueError, match="both should be positive"):
+            ops.ball_query(points, points, radius, count)
     with pytest.raises(BuildError, match="kernels for cpu, not for meta"):
         ops.ball_query(points.to("meta"), points.to("meta"), 1.0, 3, implementation="compiled")
     with pytest.raises(ValueError, match="one batch size"):
@@ -206,6 +219,8 @@ def test_bad_input() -> None:
     features = torch.zeros(2, 120, 12, 3, dtype=torch.float64)
     with pytest.raises(ValueError, match="don't belong together"):
         ops.rotation_convolution(features, torch.zeros(4, 2, 15), offsets, neighbours, kernel_, table, 0.1)
+    with pytest.raises(ValueError, match="sigma should be positive"):
+        ops.rotation_convolution(features, torch.zeros(4, 3, 15), offsets, neighbours, kernel_, table, 0.0)
     with pytest.raises(ValueError, match="table"):
         ops.rotation_convolution(features, torch.zeros(4, 3, 13), offsets, neighbours, kernel_, table, 0.1)
     with pytest.raises((RuntimeError, IndexError), match="out of"):

@@ -72,11 +72,13 @@ def ball_query(
         (B, P, `count`) int64, in the order of `order`; -1 in the slots that are left.
 
     Raises:
-        ValueError: wrong shapes or an unknown order.
+        ValueError: wrong shapes, an unknown order, no slots, or a radius that is not positive.
     """
     points, centres = _check_points(points, "points"), _check_points(centres, "centres")
     if len(points) != len(centres) or points.dtype != centres.dtype:
         raise ValueError("points and centres should have one batch size and dtype")
+    if count < 1 or not radius > 0:
+        raise ValueError(f"a ball of radius {radius} with {count} slots holds nothing: both should be positive")
     if order not in ("nearest", "index"):
         raise ValueError(f"there is no order {order!r}: use 'nearest' or 'index'")
     function = points_reference.ball_query if _by_reference(points, implementation) else points_op.ball_query
@@ -114,12 +116,14 @@ def rotation_convolution(
         (B, P, A, O), in float32 under autocast, too.
 
     Raises:
-        ValueError: shapes that do not belong together.
+        ValueError: shapes that do not belong together, or a reach that is not positive.
     """
     if features.ndim != 4 or weight.ndim != 3 or features.shape[3] != weight.shape[1]:
         raise ValueError(f"features {tuple(features.shape)} and weight {tuple(weight.shape)} don't belong together")
     if table.shape != (features.shape[2], weight.shape[2]) or neighbours.shape != offsets.shape[:3]:
         raise ValueError("the table should be (A, K), the offsets (B, P, n, 3) and the neighbours (B, P, n)")
+    if not sigma > 0:
+        raise ValueError(f"sigma should be positive, not {sigma}")
     by_reference = _by_reference(features, implementation)
     # Without a compiler it is the reference, too, and should know that it is.
     by_reference |= features.device.type == "cpu" and not native.available("points", features.device)
@@ -129,7 +133,7 @@ def rotation_convolution(
         weight, offsets, points = (tensor.to(features.dtype) for tensor in (weight, offsets, points))
         flat = weight.transpose(1, 2).flatten(1)  # (O, K C), as the gathered features lie
         out: Tensor = _RotationConvolution.apply(
-            features, flat, offsets, neighbours, points, table, sigma, by_reference
+            features, flat, offsets, neighbours.long(), points, table.long(), sigma, by_reference
         )
     return out
 

@@ -33,7 +33,7 @@ def ball_query(points: Tensor, centres: Tensor, radius: float, count: int, neare
     for part in centres.split(max(1, _BLOCK // max(1, batch * total)), 1):
         squared = _squared_distances(part.unsqueeze(2), points.unsqueeze(1))  # (B, p, N)
         if nearest:
-            first = squared.masked_fill(squared >= limit, torch.inf).sort(dim=-1, stable=True)
+            first = torch.where(squared < limit, squared, torch.inf).sort(dim=-1, stable=True)
             index = first.indices[..., :size].masked_fill(first.values[..., :size].isinf(), -1)
         else:
             inside = torch.where(squared < limit, torch.arange(total, device=points.device), total)
