@@ -447,11 +447,38 @@ def test_the_nearest_rotation() -> None:
     nearest_rotation(matrices).sum().backward()
 
 
+@pytest.mark.parametrize("kernel", ["epn", "orbit"])
+def test_a_network_is_built_on_a_device(kernel: Any) -> None:
+    for table in (rotation_group, kernel_points):
+        table.cache_clear()  # type: ignore[attr-defined]
+    with torch.device("meta"):
+        network = ArtEqNetwork(kernel=kernel)
+    assert {tensor.device.type for tensor in (*network.parameters(), *network.buffers())} == {"meta"}
+    assert rotation_group().rotations.device.type == kernel_points("epn").device.type == "cpu"
+
+
 def test_settings_that_do_not_belong_together() -> None:
     with pytest.raises(ValueError, match="as many strides"):
         ArtEqNetwork(mlps=((8,), (8,)), strides=(2,))
     with pytest.raises(ValueError, match="radii"):
         ArtEqNetwork(mlps=((8,), (8,)), radii=(0.1,))
+    with pytest.raises(ValueError, match="7 attention heads don't divide the 128"):
+        ArtEqNetwork(attention_heads=7)
+    with pytest.raises(ValueError, match="no kernel 'epm'"):
+        ArtEqNetwork(kernel="epm")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        *({"mlps": (), "strides": ()}, {"mlps": ((8,), ())}, {"mlps": ((8, 0), (8, 8))}, {"strides": (0, 2)}),
+        *({"radii": (0.1, 0.1, 0.1, -0.1)}, {"neighbors": (8, 8, 8, 0)}, {"attention_heads": 0}, {"part_hidden": 0}),
+        *({"context": -1}, {"context": 1, "context_dim": 1}),
+    ],
+)
+def test_impossible_numbers(option: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="an ArtEq needs"):
+        ArtEqNetwork(**option)
 
 
 @pytest.mark.parametrize("kind", ["arteq", "context", "pointnet"])
