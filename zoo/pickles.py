@@ -24,3 +24,11 @@ def array_class(module: str, name: str) -> Any:
     if (module, name) == ("_codecs", "encode"):
         return codecs.encode
     return _NUMPY.get(name) if module.split(".")[0] == "numpy" else None
+
+
+def safe_globals() -> list[Any]:
+    """The same for `torch.serialization.safe_globals`, which goes by full names: those of NumPy 1 and of NumPy 2."""
+    named = [(np.ndarray, "numpy.ndarray"), (np.dtype, "numpy.dtype")]
+    for core in ("numpy.core", "numpy._core"):
+        named += [(_NUMPY[name], f"{core}.multiarray.{name}") for name in ("_reconstruct", "scalar")]
+    return [*named, *(type(np.dtype(kind)) for kind in ("?", "i1", "i2", "i4", "i8", "u1", "f2", "f4", "f8"))]

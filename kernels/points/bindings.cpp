@@ -1,4 +1,4 @@
-// The CPU kernels of torch's ops that zoo/ops/points_op.py defines and documents.
+// The kernels of torch's ops that zoo/ops/points_op.py defines and documents.
 
 #include <algorithm>
 #include <cstdlib>
@@ -8,6 +8,9 @@
 
 #include "../common/torch.h"
 #include "cpu.h"
+#ifdef ZOO_CUDA
+#include "cuda.h"
+#endif
 
 namespace zoo::points {
 namespace {
@@ -67,7 +70,7 @@ void query_centre(const T* cloud, int64_t count, const T* centre, T radius, int6
   for (int64_t i = 0; i < count; ++i) {
     const T dx = cloud[3 * i] - centre[0], dy = cloud[3 * i + 1] - centre[1], dz = cloud[3 * i + 2] - centre[2];
     const T squared = dx * dx + dy * dy + dz * dz;
-    if (squared >= radius * radius) continue;
+    if (!(squared < radius * radius)) continue;  // what is no number is nowhere near
     found.emplace_back(squared, i);
     if (!nearest && static_cast<int64_t>(found.size()) == slots) break;
   }
@@ -231,6 +234,26 @@ Tensor scatter(const Tensor& grad_any, const Tensor& offsets, const Tensor& neig
   return out;
 }
 
+#ifdef ZOO_CUDA
+
+Tensor sample_cuda(const Tensor& points_any, int64_t samples, double skip) {
+  check_cloud(points_any);
+  const torch::stable::accelerator::DeviceGuard guard(points_any.get_device_index());
+  const Tensor points = torch::stable::contiguous(points_any);
+  const bool wide = is_double(points);
+  const int64_t batch = points.size(0), count = points.size(1);
+  Tensor chosen = torch::stable::new_empty(points, {batch, samples}, ScalarType::Long);
+  if (chosen.numel() == 0) return chosen;
+  Tensor distances = torch::stable::new_empty(points, {batch, count});
+  auto* to = static_cast<int64_t*>(chosen.mutable_data_ptr());
+  const char* error = cuda_sample({points.const_data_ptr(), count, samples, skip, to}, batch, wide,
+                                  distances.mutable_data_ptr(), current_cuda_stream(points.get_device_index()));
+  STD_TORCH_CHECK(error == nullptr, "points: ", error == nullptr ? "" : error);
+  return chosen;
+}
+
+#endif
+
 }  // namespace
 }  // namespace zoo::points
 
@@ -245,3 +268,7 @@ STABLE_TORCH_LIBRARY_IMPL(zoo, CPU, m) {
   m.impl("rotation_gather", TORCH_BOX(&zoo::points::gather));
   m.impl("rotation_scatter", TORCH_BOX(&zoo::points::scatter));
 }
+
+#ifdef ZOO_CUDA
+STABLE_TORCH_LIBRARY_IMPL(zoo, CUDA, m) { m.impl("furthest_points", TORCH_BOX(&zoo::points::sample_cuda)); }
+#endif

@@ -1,17 +1,9 @@
 // What bindings.cpp and the CPU kernels of each instruction set agree on.
 #pragma once
 
-#include <cstdint>
+#include "sampling.h"
 
 namespace zoo::points {
-
-// Furthest-point sampling of one cloud.
-struct Sampling {
-  const void* points;  // (count, 3)
-  int64_t count, samples;
-  double skip;      // points with |x|^2 <= skip are not taken, but for the first
-  int64_t* chosen;  // (samples,)
-};
 
 // Features gathered about one cloud's centres, see zoo/ops/points.py: for rotation a and kernel point k
 //   out[p, a, k, :] = sum_j max(0, 1 - |offset[p, j] - point[table[a, k]]|^2 / sigma) f[neighbour[p, j], a, :]

@@ -7,6 +7,7 @@ import json
 import pickle
 import sys
 import tarfile
+import zipfile
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -357,6 +358,39 @@ def test_official_files(official: Path) -> None:
     assert found["pose"].shape == (2, 72)
     assert not found["pose"][:, 66:].any()
     assert found["betas"].shape == (2, 10)
+
+
+def _as_numpy_1_would(archive: bytes) -> bytes:
+    """A file of torch.save that names NumPy's functions as before version 2, as the official ones do."""
+    written = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(archive)) as source, zipfile.ZipFile(written, "w") as target:
+        for name in source.namelist():
+            target.writestr(name, source.read(name).replace(b"numpy._core.", b"numpy.core."))
+    return written.getvalue()
+
+
+def test_evaluation_files_of_either_numpy(official: Path) -> None:
+    with tarfile.open(official / "MPI_Limits/s.tar") as archive:
+        members = [(member.name, archive.extractfile(member).read()) for member in archive]  # type: ignore[union-attr]
+    for number, change in enumerate((bytes, _as_numpy_1_would)):
+        path = official / f"{number}.tar"
+        with tarfile.open(path, "w") as archive:
+            for name, content in members:
+                member = tarfile.TarInfo(name)
+                member.size = len(change(content))
+                archive.addfile(member, io.BytesIO(change(content)))
+        frames = list(dfaust.read_evaluation_file(path, 200))
+        assert [frame["points"].shape for frame in frames] == [(200, 3)] * 2
+
+
+@pytest.mark.parametrize("compress", ["zlib", "gzip", "bz2", "xz", "lzma"])
+def test_compressed_training_files(official: Path, compress: str) -> None:
+    path = official / dfaust.TRAINING_FILE
+    pose, betas = dfaust.read_training_file(path)
+    joblib.dump(joblib.load(path), path, compress=(compress, 3))
+    again = dfaust.read_training_file(path)
+    assert torch.equal(again[0], pose)
+    assert torch.equal(again[1], betas)
 
 
 class _Evil:

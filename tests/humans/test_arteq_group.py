@@ -20,6 +20,8 @@ def test_official_tables() -> None:
     assert torch.equal(group.neighbours, golden["intra_idx"])
     assert torch.equal(group.permutation, golden["feat_perm"])
     assert group.identity == int(golden["identity"])
+    assert torch.equal(group.neighbours[group.identity], golden["rel_idx"])
+    assert (group.rotations[golden["rel_idx"]] - golden["rel_rot"]).abs().max() < 2e-6
     assert (kernel_points("epn") - golden["kernels24"]).abs().max() < 1e-6
 
 

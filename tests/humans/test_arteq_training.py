@@ -143,3 +143,14 @@ def test_the_official_loss_of_rotations_sees_the_first_body_only() -> None:
     output = ArtEqOutput(logits.softmax(-1), moved, truth.betas, logits)
     assert float(losses(output, found, truth, cloud, first_pose_only=True)["rotations"]) == 0.0
     assert float(losses(output, found, truth, cloud)["rotations"]) == pytest.approx(0.5)
+
+
+def test_no_loss_needs_values_on_the_host() -> None:
+    # A tensor without values has no answer to "which" or "how many", for which a GPU would have to be waited.
+    with torch.device("meta"):
+        rotations, logits = torch.empty(2, 22, 3, 3), torch.empty(2, 5, 22)
+        body = BodyState(rotations, torch.empty(2, 10), torch.empty(2, 9, 3), torch.empty(2, 45, 3))
+        cloud = (torch.empty(2, 5, 3), torch.empty(2, 5, dtype=torch.long))
+        faces = torch.empty(4, 3, dtype=torch.long)
+    output = ArtEqOutput(logits, rotations, body.betas, logits)
+    assert total(losses(output, body, body, cloud, faces, faces[0]), LossWeights()).device.type == "meta"

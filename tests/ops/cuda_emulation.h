@@ -23,6 +23,12 @@ inline thread_local std::barrier<>* block_barrier;
 
 inline void __syncthreads() { block_barrier->arrive_and_wait(); }
 
+// Each rounded by itself, as they are where the compiler has no fused operations to use.
+inline float __fmul_rn(float a, float b) { return a * b; }
+inline float __fadd_rn(float a, float b) { return a + b; }
+inline double __dmul_rn(double a, double b) { return a * b; }
+inline double __dadd_rn(double a, double b) { return a + b; }
+
 template <class T>
 T __ldcs(const T* from) {
   return *from;

@@ -66,6 +66,13 @@ def test_a_change_makes_another_object(sources: Path, toolchain: build.Toolchain
     assert build.build("small", toolchain).path != first.path
 
 
+@pytest.mark.skipif(build.find_nvcc() is None, reason="there is no nvcc")
+def test_an_object_without_cuda_kernels_serves_the_cpu_alone(sources: Path) -> None:
+    toolchain, _ = build.find_toolchain(cuda=True)
+    for _ in ("built", "found in the cache"):
+        assert build.build("small", toolchain).devices == ("cpu",)
+
+
 @pytest.mark.parametrize("damage", ["truncated", "changed", "gone", "record"])
 def test_a_damaged_object_is_built_again(sources: Path, toolchain: build.Toolchain, damage: str) -> None:
     built = build.build("small", toolchain)

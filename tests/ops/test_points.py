@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.conftest import needs_kernels
 from zoo import ops
 from zoo.humans.arteq.group import GroupName, KernelName, kernel_points, rotated_index, rotation_group
 from zoo.ops import native, points_op, points_reference
+from zoo.ops.build import BuildError
 
 DTYPES = (torch.float32, torch.float64)
 
@@ -85,6 +87,26 @@ def test_ball_query(dtype: torch.dtype, order: ops.points.QueryOrder) -> None:
         assert torch.equal(found[b, p], expected)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_point_at_the_radius_is_outside(dtype: torch.dtype) -> None:
+    for radius in torch.linspace(0.05, 0.5, 50).tolist():
+        points = torch.zeros(1, 2, 3, dtype=dtype)
+        points[0, 1, 0] = radius
+        for implementation in ("compiled", "reference"):
+            found = ops.ball_query(points, points[:, :1], radius, 2, implementation=implementation)
+            assert found.tolist() == [[[0, -1]]]
+
+
+@pytest.mark.parametrize("order", ["nearest", "index"])
+def test_a_point_that_is_no_number_is_nowhere_near(order: ops.points.QueryOrder) -> None:
+    points = cloud()
+    points[:, 3] = torch.nan
+    for implementation in ("compiled", "reference"):
+        found = ops.ball_query(points, points, 0.5, 120, order, implementation=implementation)
+        assert not bool((found == 3).any())
+        assert bool((found[:, 3] == -1).all())
+
+
 def test_more_slots_than_points() -> None:
     points = cloud(count=5)
     for implementation in ("compiled", "reference"):
@@ -137,6 +159,29 @@ def test_the_convolution_is_its_formula() -> None:
         assert torch.allclose(out[0, p, a], expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("name", ["epn", "orbit"])
+def test_plain_torch_never_makes_all_weights_at_once(name: KernelName, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zoo.ops.points._BLOCK", 100_000)
+    points = cloud(2)
+    offsets, neighbours = around(points)
+    kernel_, table = kernel(name, "icosahedral", torch.float64)
+    largest = [0]
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            out = function(*args, **(kwargs or {}))
+            if isinstance(out, Tensor):
+                largest.append(out.numel())
+            return out
+
+    features = torch.rand(2, 120, 60, 1, dtype=torch.float64, requires_grad=True)
+    weight = torch.rand(4, 1, table.shape[1], dtype=torch.float64)
+    with Watch():
+        out = ops.rotation_convolution(features, weight, offsets, neighbours, kernel_, table, 0.04, "reference")
+        out.sum().backward()
+    assert 50_000 < max(largest) <= 100_000 < offsets[..., 0].numel() * table.numel()
+
+
 @pytest.mark.parametrize("implementation", ["compiled", "reference"])
 def test_gradients(implementation: ops.Implementation, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("zoo.ops.points._BLOCK", 2000)  # several blocks
@@ -162,6 +207,11 @@ def test_bad_input() -> None:
         ops.furthest_points(points, 121)
     with pytest.raises(ValueError, match="no order"):
         ops.ball_query(points, points, 1.0, 3, "furthest")  # type: ignore[arg-type]
+    for radius, count in ((0.0, 3), (-0.1, 3), (float("nan"), 3), (0.1, 0)):
+        with pytest.raises(ValueError, match="both should be positive"):
+            ops.ball_query(points, points, radius, count)
+    with pytest.raises(BuildError, match="kernels for cpu, not for meta"):
+        ops.ball_query(points.to("meta"), points.to("meta"), 1.0, 3, implementation="compiled")
     with pytest.raises(ValueError, match="one batch size"):
         ops.ball_query(points, points[:1], 1.0, 3)
     kernel_, table = kernel("orbit", "tetrahedral", torch.float64)
@@ -169,6 +219,8 @@ def test_bad_input() -> None:
     features = torch.zeros(2, 120, 12, 3, dtype=torch.float64)
     with pytest.raises(ValueError, match="don't belong together"):
         ops.rotation_convolution(features, torch.zeros(4, 2, 15), offsets, neighbours, kernel_, table, 0.1)
+    with pytest.raises(ValueError, match="sigma should be positive"):
+        ops.rotation_convolution(features, torch.zeros(4, 3, 15), offsets, neighbours, kernel_, table, 0.0)
     with pytest.raises(ValueError, match="table"):
         ops.rotation_convolution(features, torch.zeros(4, 3, 13), offsets, neighbours, kernel_, table, 0.1)
     with pytest.raises((RuntimeError, IndexError), match="out of"):

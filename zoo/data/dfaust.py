@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
+import lzma
 import pickle
 import tarfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 import pytorch_lightning as pl
@@ -23,7 +27,7 @@ from zoo.data.loading import eval_loader, train_loader
 from zoo.files import parsing
 from zoo.humans.arteq.parts import without_hands
 from zoo.humans.body import load_body
-from zoo.pickles import array_class
+from zoo.pickles import array_class, safe_globals
 from zoo.registry import register_data
 
 Array = NDArray[Any]
@@ -50,6 +54,17 @@ class _Unpickler(NumpyUnpickler):
         raise pickle.UnpicklingError(f"{module}.{name} is not allowed in a motion file")
 
 
+def _decompressed(path: Path) -> IO[bytes]:
+    """A file that joblib wrote, with or without ``compress``; a pickle itself begins with the byte 0x80."""
+    with path.open("rb") as file:
+        start = file.read(6)
+    if start.startswith(b"\x78"):
+        return io.BytesIO(zlib.decompress(path.read_bytes()))
+    openers: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open, b"]\0\0": lzma.open}
+    opened: IO[bytes] = next((o for magic, o in openers.items() if start.startswith(magic)), open)(path, "rb")
+    return opened
+
+
 def read_training_file(path: Path) -> tuple[Tensor, Tensor]:
     """Poses (M, 72) and betas (M, 10) of all frames of ``DFaust_67_train.pth.tar``.
 
@@ -59,7 +74,7 @@ def read_training_file(path: Path) -> tuple[Tensor, Tensor]:
         DataError: it is absent, damaged, of another layout, or names anything but arrays.
     """
     with parsing(path, "ArtEq's training file"):
-        with path.open("rb") as file:
+        with _decompressed(path) as file:
             sequences = _Unpickler(str(path), file, True).load()
         poses = [np.asarray(s["poses"], np.float32).reshape(len(s["poses"]), -1)[:, :_POSE] for s in sequences]
         betas = [np.asarray(s["betas"], np.float32)[:10] for s in sequences]
@@ -81,14 +96,10 @@ def read_evaluation_file(path: Path, count: int) -> Iterator[CloudBatch]:
     Raises:
         DataError: it is damaged or of another layout.
     """
-    numpy_types = [
-        *(array_class("numpy", name) for name in ("_reconstruct", "scalar", "ndarray", "dtype")),
-        *(type(np.dtype(kind)) for kind in ("i1", "i2", "i4", "i8", "u1", "f4", "f8")),
-    ]
     with (
         parsing(path, "an ArtEq evaluation file"),
         tarfile.open(path) as archive,
-        torch.serialization.safe_globals(numpy_types),
+        torch.serialization.safe_globals(safe_globals()),
     ):
         for member in archive:
             opened = archive.extractfile(member) if member.name.endswith("input.pth") else None

@@ -80,7 +80,7 @@ class Built:
 
     Attributes:
         path: where it lies.
-        devices: ``("cpu",)`` or ``("cpu", "cuda")``.
+        devices: ``("cpu",)``, or ``("cpu", "cuda")`` if it holds CUDA kernels.
         seconds: how long it took to build.
     """
 
@@ -182,14 +182,14 @@ def build(name: str, toolchain: Toolchain, rebuild: bool = False) -> Built:
     key = _key(name, toolchain)
     folder = download.cache_dir() / "ops"
     target, record = folder / f"{name}-{key}.so", folder / f"{name}-{key}.json"
-    if not rebuild and (found := _read(target, record)):
+    if not rebuild and (found := _read(name, target, record)):
         return found
     started = time.time()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / f"{name}-{key}.lock"):
             # Another process may have built it, or failed to, while this one waited.
-            if not rebuild and (found := _read(target, record)):
+            if not rebuild and (found := _read(name, target, record)):
                 return found
             log = folder / f"{name}-{key}.log"
             if log.is_file() and log.stat().st_mtime > started:
@@ -200,7 +200,7 @@ def build(name: str, toolchain: Toolchain, rebuild: bool = False) -> Built:
                 record.unlink(missing_ok=True)
                 # A new file under the name, never new bytes in the old one: it may be loaded somewhere.
                 Path(scratch, "op.so").replace(target)
-            built = Built(target, _devices(toolchain), round(time.time() - started, 1))
+            built = Built(target, _devices(name, toolchain.nvcc), round(time.time() - started, 1))
             files.write_json(record, {**_identity(toolchain), "sha256": digest, "seconds": built.seconds})
             log.unlink(missing_ok=True)
             return built
@@ -208,8 +208,8 @@ def build(name: str, toolchain: Toolchain, rebuild: bool = False) -> Built:
         raise BuildError(f"the cache {folder} can't be used ({error}). Set ZOO_CACHE to another folder.") from error
 
 
-def _devices(toolchain: Toolchain) -> tuple[str, ...]:
-    return ("cpu", "cuda") if toolchain.nvcc else ("cpu",)
+def _devices(name: str, nvcc: str | None) -> tuple[str, ...]:
+    return ("cpu", "cuda") if nvcc and any(assets.path("kernels", name).glob("*.cu")) else ("cpu",)
 
 
 def _identity(toolchain: Toolchain) -> dict[str, Any]:
@@ -235,7 +235,7 @@ def _key(name: str, toolchain: Toolchain) -> str:
     return digest.hexdigest()[:16]
 
 
-def _read(target: Path, record: Path) -> Built | None:
+def _read(name: str, target: Path, record: Path) -> Built | None:
     """What the cache has, if it is whole."""
     try:
         known = json.loads(record.read_text(encoding="utf-8"))
@@ -243,8 +243,7 @@ def _read(target: Path, record: Path) -> Built | None:
             return None
     except (OSError, ValueError, KeyError):
         return None
-    devices = ("cpu", "cuda") if known["nvcc"][0] else ("cpu",)
-    return Built(target, devices, known["seconds"])
+    return Built(target, _devices(name, known["nvcc"][0]), known["seconds"])
 
 
 def _failure(name: str, log: Path) -> str:

@@ -89,6 +89,11 @@ def covers(name: str, device: torch.device) -> bool:
     return False
 
 
+def available(name: str, device: torch.device) -> bool:
+    """Whether an op has kernels for a device; no word is said if not, and torch.compile takes it for constant."""
+    return not _missing(name, device.type)
+
+
 def require(name: str, device: torch.device) -> None:
     """Raises `BuildError` unless an op has kernels for a device."""
     if missing := _missing(name, device.type):

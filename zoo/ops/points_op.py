@@ -1,6 +1,8 @@
 """The torch ops of `zoo.ops.points`. Kernels (``kernels/points``) register themselves for the CPU when loaded.
 
-Until then, and on any other device, the implementations here are called: they load them, or compute the reference.
+That of ``zoo::furthest_points`` does for CUDA, too. Until then, and on any other device, the implementations here are
+called: they load them, or compute the reference.
+
 ``zoo::rotation_gather`` is the linear map of features
 
     out[b, p, a, k, :] = sum_j w[b, p, j, table[a, k]] f[b, neighbour[b, p, j], a, :]
@@ -40,7 +42,7 @@ def _furthest_points(points: Tensor, count: int, skip: float) -> Tensor:
 
 
 def _ball_query(points: Tensor, centres: Tensor, radius: float, count: int, nearest: bool) -> Tensor:
-    if native.covers("points", points.device):
+    if points.device.type == "cpu" and native.covers("points", points.device):
         return ball_query(points, centres, radius, count, nearest)
     return points_reference.ball_query(points, centres, radius, count, nearest)
 
@@ -48,7 +50,7 @@ def _ball_query(points: Tensor, centres: Tensor, radius: float, count: int, near
 def _gather(
     features: Tensor, offsets: Tensor, neighbours: Tensor, points: Tensor, table: Tensor, sigma: float
 ) -> Tensor:
-    if native.covers("points", features.device):
+    if features.device.type == "cpu" and native.covers("points", features.device):
         return rotation_gather(features, offsets, neighbours, points, table, sigma)
     return points_reference.rotation_gather(features, offsets, neighbours, points, table, sigma).contiguous()
 
@@ -56,7 +58,7 @@ def _gather(
 def _scatter(
     grad: Tensor, offsets: Tensor, neighbours: Tensor, points: Tensor, table: Tensor, sigma: float, support: int
 ) -> Tensor:
-    if native.covers("points", grad.device):
+    if grad.device.type == "cpu" and native.covers("points", grad.device):
         return rotation_scatter(grad, offsets, neighbours, points, table, sigma, support)
     return points_reference.rotation_scatter(grad, offsets, neighbours, points, table, sigma, support).contiguous()
 

@@ -126,9 +126,9 @@ class InterConv(nn.Module):
         self.weight = nn.Parameter(torch.empty(setting.dim_out, setting.dim_in, len(points)))
         self.bias = nn.Parameter(torch.full((setting.dim_out,), 1e-3))
         nn.init.xavier_uniform_(self.weight.data.view(setting.dim_out, -1))
-        scaled = (points * _KERNEL_REACH * setting.radius).float()
-        self.register_buffer("points", scaled, persistent=kernel == "epn")
-        self.register_buffer("table", table, persistent=False)
+        scaled, device = (points * _KERNEL_REACH * setting.radius).float(), self.weight.device
+        self.register_buffer("points", scaled.to(device), persistent=kernel == "epn")
+        self.register_buffer("table", table.to(device), persistent=False)
 
     def forward(self, features: Tensor, around: Neighbourhood, rotations: Tensor) -> Tensor:
         """(B, S, A, C) -> (B, P, A, O), with the rotations (A, 3, 3)."""

@@ -7,9 +7,10 @@ Whatever mixes features of different rotations must therefore act from the right
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
-from typing import Literal
+from functools import cache, wraps
+from typing import Literal, ParamSpec, TypeVar
 
 import torch
 from scipy.spatial.transform import Rotation
@@ -17,6 +18,8 @@ from torch import Tensor
 
 GroupName = Literal["icosahedral", "tetrahedral", "trivial"]
 KernelName = Literal["epn", "orbit"]
+P = ParamSpec("P")
+R = TypeVar("R")
 
 # Places of EPN's 60 rotations in the order in which `_closure` finds them. EPN numbers them by the faces of its mesh;
 # the order means nothing, but the tables within published weights follow it.
@@ -88,7 +91,19 @@ class RotationGroup:
         return int(self.product[0, self.inverse[0]])
 
 
+def _on_cpu(function: Callable[P, R]) -> Callable[P, R]:
+    """What is kept for all networks lies on the CPU, though the first be built ``with torch.device(...)``."""
+
+    @wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        with torch.device("cpu"):
+            return function(*args, **kwargs)
+
+    return run
+
+
 @cache
+@_on_cpu
 def rotation_group(name: GroupName = "icosahedral") -> RotationGroup:
     """The 60 rotations of the icosahedron in EPN's order, the 12 of a tetrahedron among them, or none but the identity.
 
@@ -115,6 +130,7 @@ def rotation_group(name: GroupName = "icosahedral") -> RotationGroup:
 
 
 @cache
+@_on_cpu
 def kernel_points(kernel: KernelName, group: GroupName = "icosahedral") -> Tensor:
     """Points (K, 3) float64 of a convolution's kernel, of norm at most 1.
 
@@ -123,10 +139,15 @@ def kernel_points(kernel: KernelName, group: GroupName = "icosahedral") -> Tenso
             its rotations only permute the points: the 12 vertices of the icosahedron, or the 4 + 4 threefold and 6
             twofold axes of the tetrahedron.
         group: whose orbits; the trivial group takes the tetrahedron's.
+
+    Raises:
+        ValueError: there is no such kernel.
     """
     if kernel == "epn":
         points = torch.tensor(_EPN_POINTS, dtype=torch.float64)
         return points / points.norm(dim=1).max()
+    if kernel != "orbit":
+        raise ValueError(f"there is no kernel {kernel!r}: use 'epn' or 'orbit'")
     third, fifth = _generators()
     origin = torch.zeros(1, 3, dtype=torch.float64)
     axes = [_axis(fifth)] if group == "icosahedral" else [_axis(third), -_axis(third), _axis(_half_turn(third))]

@@ -78,8 +78,8 @@ def losses(
     """
     points, labels = cloud
     one_hot = F.one_hot(labels, output.logits.shape[-1]).to(points)
-    there = torch.ones(one_hot.shape[-1], dtype=torch.bool, device=points.device)
-    there[list(EMPTY_PARTS)] = False
+    # Numbers and no mask: how many it selects, a GPU would have to be asked.
+    there = [part for part in range(one_hot.shape[-1]) if part not in EMPTY_PARTS]
     rows = slice(0, 1) if first_pose_only else slice(None)
     terms = {
         # From the logits: no logarithm of a probability that is 0.

@@ -7,6 +7,7 @@ Source: Feng et al., "Generalizing Neural Human Fitting to Unseen Poses With Art
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import torch
@@ -85,9 +86,9 @@ class Encoder(nn.Module):
     def __init__(self, settings: Sequence[ConvSetting], group: GroupName, kernel: KernelName) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(SeparableBlock(setting, group, kernel) for setting in settings)
-        tables = rotation_group(group)
-        self.register_buffer("rotations", tables.rotations.float())
-        self.register_buffer("neighbours", tables.neighbours.clone())
+        tables, device = rotation_group(group), next(self.parameters()).device
+        self.register_buffer("rotations", tables.rotations.float().to(device))
+        self.register_buffer("neighbours", tables.neighbours.clone().to(device))
 
     def forward(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Points (B, N, 3) -> fewer points (B, P, 3) with features (B, P, A, C)."""
@@ -119,7 +120,7 @@ class ArtEqNetwork(nn.Module):
         context_dim: width of that.
 
     Raises:
-        ValueError: widths, strides, radii and neighbours do not belong together.
+        ValueError: widths, strides, radii and neighbours do not belong together, or one of the numbers is impossible.
     """
 
     def __init__(
@@ -145,9 +146,18 @@ class ArtEqNetwork(nn.Module):
                 f"{len(mlps)} stages of {count} convolutions need as many strides, and as many radii and neighbors "
                 "as convolutions"
             )
+        sizes = [*chain(*mlps), *strides, *(radii or ()), *(neighbors or ())]
+        sizes += [attention_heads, part_hidden, pose_value_dim, shape_value_dim, context_dim // 2]
+        if not mlps or not all(mlps) or not all(size > 0 for size in sizes) or context < 0:
+            raise ValueError(
+                "an ArtEq needs a stage, convolutions in each, context of 0 or more, context_dim of 2 or more, and all "
+                "other widths, strides, radii, neighbors and heads positive"
+            )
+        width, times = mlps[-1][-1], 2 if kinematic_cond else 1
+        if not context and times * width % attention_heads:
+            raise ValueError(f"{attention_heads} attention heads don't divide the {times * width} channels of a part")
         self.encoder = Encoder(conv_settings(mlps, strides, radii, neighbors), group, kernel)
         self.kinematic_cond = kinematic_cond
-        width, times = mlps[-1][-1], 2 if kinematic_cond else 1
         self.context: CloudContext | None = None
         self.pose_head: PoseHead | FramePoseHead
         self.shape_head: ShapeHead | SizeHead
