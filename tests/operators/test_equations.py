@@ -221,6 +221,7 @@ class TestNavierStokes:
             ({"w0": torch.zeros(8, 8), "times": [1.0], "scheme": "euler"}, "no scheme 'euler': use ifrk4 or fno"),
             ({"w0": torch.zeros(8, 8), "times": [1.0], "max_step": 0.0}, "max_step should be positive"),
             ({"w0": torch.full((8, 8), math.nan), "times": [1.0]}, "NaN"),
+            ({"w0": torch.zeros(8, 8), "times": [math.nan]}, "should increase, be finite"),
         ],
     )
     def test_bad_arguments_are_named(self, arguments: dict[str, object], message: str) -> None:
@@ -267,6 +268,7 @@ class TestBurgers:
         ("arguments", "message"),
         [
             ({"times": [1.0, 1.0]}, "increase"),
+            ({"times": [math.inf]}, "finite"),
             ({"u0": torch.ones(8, dtype=torch.int64)}, "should be real, finite"),
             ({"u0": torch.full((8,), math.nan)}, "should be real, finite"),
             ({"viscosity": -0.1}, "viscosity should be"),
@@ -309,8 +311,9 @@ class TestDarcy:
         assert errors[0] / errors[1] == pytest.approx(4.0, rel=0.05)
 
     def test_bad_coefficients_are_named(self) -> None:
-        with pytest.raises(ValueError, match="s >= 3"):
-            darcy.solve(torch.ones(2, 2))
+        for shape in ((3, 3), (5, 6), (5,)):
+            with pytest.raises(ValueError, match="s >= 4"):
+                darcy.solve(torch.ones(shape))
         with pytest.raises(ValueError, match="positive"):
             darcy.solve(torch.zeros(5, 5))
         with pytest.raises(ValueError, match="finite"):

@@ -9,6 +9,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 from PIL import Image
 from scipy.io import savemat
@@ -138,6 +139,21 @@ def test_roll_outs_feed_predictions_back() -> None:
             given = torch.stack(frames[-2:], 1)
             frames.append(2 * frames[-1] - frames[-2] + module.network(given)[:, 0])
     assert torch.allclose(rolled[:, :, 0], torch.stack(frames[2:], 1), atol=1e-4)
+
+
+def test_roll_outs_are_measured_after_quoted_steps(in_tmp: Path) -> None:
+    """The signal-to-noise ratio of all test samples after 1 and 3 of four steps, with the range of those targets."""
+    module = tiny("fno")
+    samples = [{"input": torch.randn(1, 16, 16), "target": torch.randn(4, 1, 16, 16)} for _ in range(5)]
+    trainer = pl.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False)
+    found = trainer.test(module, torch.utils.data.DataLoader(samples, 2), verbose=False)[0]
+    assert {name for name in found if "after" in name} == {"test/psnr_after_1", "test/psnr_after_3"}
+    batch = torch.utils.data.default_collate(samples)
+    with torch.no_grad():
+        prediction = module(batch["input"], 4)[:, 2]
+    target = batch["target"][:, 2]
+    ratio = (target.max() - target.min()) ** 2 / (prediction - target).square().mean()
+    assert found["test/psnr_after_3"] == pytest.approx(10 * math.log10(ratio), rel=1e-5)
 
 
 def test_fields_of_other_channels_are_refused() -> None:

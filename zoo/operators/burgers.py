@@ -35,8 +35,8 @@ def solve(u0: Tensor, times: Sequence[float], viscosity: float = 0.1, max_step: 
     """
     if u0.ndim not in (1, 2) or not u0.is_floating_point() or not u0.isfinite().all():
         raise ValueError(f"u0 should be real, finite values (B, N) or (N,), not {tuple(u0.shape)} of {u0.dtype}")
-    if any(later <= earlier for earlier, later in zip([0.0, *times], times, strict=False)):
-        raise ValueError(f"times should be positive and increase: {times[:5]}")
+    if not all(earlier < later < math.inf for earlier, later in zip([0.0, *times], times, strict=False)):
+        raise ValueError(f"times should be positive, finite and increase: {times[:5]}")
     if not 0 <= viscosity < math.inf:
         raise ValueError(f"viscosity should be finite and should not be negative: {viscosity}")
     if max_step is not None and not max_step > 0:

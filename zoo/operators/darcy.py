@@ -20,10 +20,10 @@ def solve(coefficient: Tensor, source: float = 1.0) -> Tensor:
         u with the shape and dtype of `coefficient`.
 
     Raises:
-        ValueError: fewer than three nodes per side, or a coefficient that is not real, finite and positive.
+        ValueError: fewer than four nodes per side, or a coefficient that is not real, finite and positive.
     """
-    if coefficient.shape[-1] != coefficient.shape[-2] or coefficient.shape[-1] < 3:
-        raise ValueError(f"the coefficient should be (B, s, s) with s >= 3, not {tuple(coefficient.shape)}")
+    if coefficient.ndim < 2 or coefficient.shape[-1] != coefficient.shape[-2] or coefficient.shape[-1] < 4:
+        raise ValueError(f"the coefficient should be (B, s, s) with s >= 4, not {tuple(coefficient.shape)}")
     if not coefficient.is_floating_point():
         raise ValueError(f"the coefficient should be real, not of {coefficient.dtype}: the pressure takes its dtype")
     if not ((coefficient > 0) & coefficient.isfinite()).all():

@@ -94,8 +94,8 @@ def solve(
     if w0.ndim not in (2, 3) or w0.shape[-1] != w0.shape[-2] or not w0.is_floating_point():
         raise ValueError(f"w0 should be real fields (B, N, N) or (N, N), not {tuple(w0.shape)} of {w0.dtype}")
     moments = [float(t) for t in times]
-    if any(later <= earlier for earlier, later in zip([-1e-300, *moments], moments, strict=False)):
-        raise ValueError(f"times should increase and not be negative: {moments[:5]}")
+    if not all(earlier < later < math.inf for earlier, later in zip([-1e-300, *moments], moments, strict=False)):
+        raise ValueError(f"times should increase, be finite and not be negative: {moments[:5]}")
     if not 0 <= viscosity < math.inf:
         raise ValueError(f"viscosity should be finite and should not be negative: {viscosity}")
     if max_step is not None and not max_step > 0:

@@ -38,6 +38,7 @@ Schedule = Literal["one-cycle", "step", "restarts"]
 IntegrationOrder = Literal[0, 1, 2]
 
 _EPSILON = 1e-8
+_QUOTED_STEPS = (1, 3, 5, 10)
 
 
 class RolledOut(TypedDict):
@@ -122,6 +123,10 @@ class FieldOperator(ZooModule):
             },
             prefix="test/",
             compute_groups=False,
+        )
+        # Of roll-outs, after the steps that the paper of Transform Once quotes.
+        self.test_psnr_after = MetricCollection(
+            {f"psnr_after_{step}": PeakSignalToNoise() for step in _QUOTED_STEPS}, prefix="test/", compute_groups=False
         )
         self.test_pdebench = PDEBenchErrors()
 
@@ -265,6 +270,12 @@ class FieldOperator(ZooModule):
         self.test_pointwise.update(prediction.contiguous(), target.contiguous())
         for metrics in (self.test_metrics, self.test_pointwise):
             self.log_dict(dict(metrics.items()), batch_size=len(target))
+        if target.shape[1] > 1:
+            for step in _QUOTED_STEPS:
+                if step <= target.shape[1]:
+                    metric = self.test_psnr_after[f"psnr_after_{step}"]
+                    metric.update(prediction[:, step - 1], target[:, step - 1])
+                    self.log(f"test/psnr_after_{step}", metric, batch_size=len(target))
         self.test_pdebench.update(prediction, target)
         return {"prediction": prediction}
 
