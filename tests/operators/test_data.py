@@ -102,6 +102,29 @@ class TestGenerated:
         assert 1 / 12 * 0.0737 < darcy["target"].max() < 1 / 3 * 0.0737  # between the two pure materials
 
 
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("navier-stokes", {"final_time": float("nan")}, "data.final_time should be positive, not nan"),
+        ("navier-stokes", {"val_size": 0}, "data.val_size should be positive"),
+        ("navier-stokes", {"frames": 2, "context": 0}, "data.context should be positive"),
+        ("navier-stokes", {"viscosity": -1.0}, "data.viscosity should be finite and not negative"),
+        ("navier-stokes", {"batch_size": 0}, "data.batch_size should be positive"),
+        ("burgers", {"viscosity": 0.0}, "data.viscosity should be positive"),
+        ("darcy", {"resolution": 3}, "4 nodes per side or more"),
+        ("fno-files", {"stride": 0}, "data.stride should be positive"),
+        ("fno-files", {"val_size": -1}, "data.val_size should not be negative"),
+        ("pdebench", {"time_stride": 0}, "data.time_stride should be positive"),
+        ("the-well", {"test_steps": 0}, "data.test_steps should be positive"),
+        ("scalarflow", {"camera": 5}, "data.camera should be 0 to 4"),
+        ("airfoil", {"dataset_size": 0}, "data.dataset_size should be positive"),
+    ],
+)
+def test_impossible_numbers_are_named(name: str, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        zoo.registry.create_data(f"operators/{name}", **arguments)
+
+
 class TestWindows:
     def test_every_start_and_the_first_only(self) -> None:
         runs = TrajectoryArray(random(2, 5, 1, 4, 4))

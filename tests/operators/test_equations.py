@@ -51,6 +51,16 @@ class TestTransforms:
                 (golden["R"] * y).sum().backward()
                 assert torch.allclose(x.grad, golden[f"grad_{name}_ortho"], atol=tolerance)
 
+    def test_half_precision_and_integers_become_single(self) -> None:
+        x = torch.arange(12).reshape(2, 6)
+        for numbers in (x, x.bfloat16()):
+            assert torch.equal(dct(numbers), dct(x.float()))
+            assert torch.equal(idct(numbers), idct(x.float()))
+        with pytest.raises(ValueError, match="there is no norm 'forward'"):
+            dct(x, "forward")  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="real fields"):
+            idct(torch.zeros(4, dtype=torch.complex64))
+
     @pytest.mark.parametrize(("size", "kept"), [("8x8", 4), ("6x9", 3), ("16x12", 6)])
     def test_two_axes_and_low_pass(self, size: str, kept: int) -> None:
         golden = section(goldens.load(SYSTEM, "dct2d"), f"{size}/")
@@ -207,6 +217,11 @@ class TestNavierStokes:
             ({"w0": torch.zeros(8, 8), "times": [1.0, 0.5]}, "should increase"),
             ({"w0": torch.zeros(8, 8), "times": [1.0], "viscosity": -1.0}, "not be negative"),
             ({"w0": torch.zeros(8, 8), "times": [1.0], "forcing": torch.zeros(4, 4)}, "should be a field"),
+            ({"w0": torch.zeros(8, 8), "times": [1.0], "forcing": "wind"}, "no forcing 'wind': use fno"),
+            ({"w0": torch.zeros(8, 8), "times": [1.0], "scheme": "euler"}, "no scheme 'euler': use ifrk4 or fno"),
+            ({"w0": torch.zeros(8, 8), "times": [1.0], "max_step": 0.0}, "max_step should be positive"),
+            ({"w0": torch.full((8, 8), math.nan), "times": [1.0]}, "NaN"),
+            ({"w0": torch.zeros(8, 8), "times": [math.nan]}, "should increase, be finite"),
         ],
     )
     def test_bad_arguments_are_named(self, arguments: dict[str, object], message: str) -> None:
@@ -248,8 +263,25 @@ class TestBurgers:
             u = burgers.solve(u0.to(dtype), [0.5, 1.0])
             assert u.shape == (128, 2)
             assert torch.allclose(u[:, 1], expected.to(dtype), atol=tolerance)
-        with pytest.raises(ValueError, match="increase"):
-            burgers.solve(u0, [1.0, 1.0])
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ({"times": [1.0, 1.0]}, "increase"),
+            ({"times": [math.inf]}, "finite"),
+            ({"u0": torch.ones(8, dtype=torch.int64)}, "should be real, finite"),
+            ({"u0": torch.full((8,), math.nan)}, "should be real, finite"),
+            ({"viscosity": -0.1}, "viscosity should be"),
+            ({"max_step": -1.0}, "max_step should be positive"),
+        ],
+    )
+    def test_bad_arguments_are_named(self, arguments: dict[str, object], message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            burgers.solve(**{"u0": torch.zeros(8), "times": [1.0], **arguments})  # type: ignore[arg-type]
+
+    def test_a_blow_up_is_an_error(self) -> None:
+        with pytest.raises(ZooError, match="blew up"):
+            burgers.solve(torch.randn(256, generator=torch.Generator().manual_seed(0)), [5.0], 1e-5, max_step=0.5)
 
     def test_the_mean_is_conserved(self) -> None:
         u0 = torch.randn(3, 64, dtype=torch.float64).cumsum(-1) / 8
@@ -279,10 +311,15 @@ class TestDarcy:
         assert errors[0] / errors[1] == pytest.approx(4.0, rel=0.05)
 
     def test_bad_coefficients_are_named(self) -> None:
-        with pytest.raises(ValueError, match="s >= 3"):
-            darcy.solve(torch.ones(2, 2))
+        for shape in ((3, 3), (5, 6), (5,)):
+            with pytest.raises(ValueError, match="s >= 4"):
+                darcy.solve(torch.ones(shape))
         with pytest.raises(ValueError, match="positive"):
             darcy.solve(torch.zeros(5, 5))
+        with pytest.raises(ValueError, match="finite"):
+            darcy.solve(torch.full((5, 5), math.inf))
+        with pytest.raises(ValueError, match="should be real"):
+            darcy.solve(torch.full((5, 5), 3))
 
 
 class TestMetrics:
@@ -316,6 +353,11 @@ class TestMetrics:
         names = {"rmse": "RMSE", "nrmse": "nRMSE", "crmse": "CSV", "max_error": "Max", "brmse": "BD"}
         for ours, theirs in names.items():
             assert found[ours].item() == pytest.approx(golden[f"mean/{theirs}"].item(), rel=1e-4), ours
+        each = metric.by_time_and_channel()
+        for ours, theirs in names.items():
+            assert relative_error(each[ours].T, golden[f"full/{theirs}"]) < 1e-4, ours
+        parts = torch.stack([each[f"frmse_{band}"].T for band in ("low", "mid", "high")], 1)
+        assert relative_error(parts, golden["full/F_low_mid_high"]) < 1e-4
         bands = torch.stack([found[f"frmse_{band}"] for band in ("low", "mid", "high")])
         assert torch.allclose(bands.float(), golden["mean/F_low_mid_high"].float(), rtol=1e-4)
 

@@ -16,6 +16,7 @@ from zoo.errors import WeightsError
 from zoo.operators.convolutions import SIZES, UNet
 from zoo.operators.fno.network import SpectralConv
 from zoo.operators.initialisation import COMPLEX_GAIN, convolution_std, mixing_std
+from zoo.operators.metrics import relative_h1
 from zoo.operators.t1.network import T1, T1Layer
 from zoo.operators.transforms import dct2, idct2, synthesise
 
@@ -127,6 +128,14 @@ def test_kairos_fno_with_and_without_the_imaginary_part() -> None:
         assert relative_error(fno(golden["x"]), golden[name]) < 1e-4, name
 
 
+def test_kairos_fno_takes_all_columns_of_a_half_spectrum() -> None:
+    """Ten columns have six in their real transform; on too few points the network says so."""
+    fno = network("fno-kairos", modes=6, width=3, signal_resolution=(16, 10))
+    assert fno(torch.randn(2, 16, 10)).shape == (2, 16, 10)
+    with pytest.raises(ValueError, match="do not fit"):
+        fno(torch.randn(2, 8, 10))
+
+
 def test_ffno_forward_and_backward() -> None:
     golden = goldens.load(SYSTEM, "ffno2d_kairos")
     ffno = load("ffno", section(golden, "w/"), modes=5, width=8, n_layers=3)
@@ -147,6 +156,41 @@ def test_fno_is_neuraloperators() -> None:
     assert errors.sum().item() == pytest.approx(golden["lp_rel_sum"].item(), rel=1e-4)
     errors.sum().backward()
     assert relative_error(x.grad, golden["grad_x_lp"]) < 1e-4
+    sobolev = relative_h1(golden["y"], golden["target"], 2).sum()
+    assert sobolev.item() == pytest.approx(golden["h1_sum"].item(), rel=1e-4)
+
+
+def test_fno_rounds_halves_as_neuraloperator_does() -> None:
+    for channels, hidden in ((5, 2), (7, 4)):
+        fno = network("fno", n_modes=(4,), hidden_channels=channels, n_layers=1)
+        assert fno.fno_blocks.channel_mlp[0].fcs[0].weight.shape == (hidden, channels, 1)
+
+
+@pytest.mark.parametrize(
+    ("modes", "space"),
+    [((8, 5), (7, 9)), ((8, 8), (6, 6)), ((7, 8), (4, 16)), ((10, 6), (3, 3)), ((9, 8), (8, 5)), ((8,), (5,))],
+)
+def test_grids_too_coarse_for_the_modes(modes: tuple[int, ...], space: tuple[int, ...]) -> None:
+    """As the library cuts its weights: from half of the missing places on, on the last axis from the first."""
+    conv = SpectralConv(2, 3, modes)
+    x = torch.randn(2, 2, *space)
+    axes, shifted = tuple(range(-len(space), 0)), tuple(range(-len(space), -1))
+    spectrum = torch.fft.rfftn(x, dim=axes, norm="forward")
+    out = torch.zeros(2, 3, *spectrum.shape[2:], dtype=spectrum.dtype)
+    places: list[slice] = [slice(None), slice(None)]
+    weight = torch.view_as_complex(conv.weight.detach())
+    for axis, size in enumerate(spectrum.shape[2:], start=2):
+        count = min(weight.shape[axis], size)
+        first = 0 if axis == x.ndim - 1 else size // 2 - count // 2
+        weight = weight.narrow(axis, 0 if axis == x.ndim - 1 else (weight.shape[axis] - count) // 2, count)
+        places.append(slice(first, first + count))
+    if shifted:
+        spectrum = torch.fft.fftshift(spectrum, shifted)
+    out[tuple(places)] = torch.einsum("bi...,io...->bo...", spectrum[tuple(places)], weight)
+    if shifted:
+        out = torch.fft.fftshift(out, shifted)
+    expected = torch.fft.irfftn(out, s=space, dim=axes, norm="forward") + conv.bias.detach()
+    assert relative_error(conv(x), expected) < 1e-5
 
 
 @pytest.mark.parametrize(("case", "cin", "cout", "modes"), [(0, 3, 4, (6,)), (1, 3, 2, (6, 6)), (2, 2, 2, (8, 5))])
@@ -255,6 +299,34 @@ def test_padding_is_transformed_with_the_field() -> None:
     assert relative_error(t1(x)[..., :5, :5], expected) < 1e-4
 
 
+@pytest.mark.parametrize(("points", "modes"), [((10, 16), 6), ((13, 9), 7), ((8, 8), 8), ((16, 16), 6)])
+def test_high_modes_are_passed_on_beside_any_block(points: tuple[int, int], modes: int) -> None:
+    """Also one larger than half of the spectrum, where no rows are left to copy."""
+    layer = T1Layer(2, (modes, modes), points, keep_high=True, residual=False)
+    x = torch.randn(3, 2, *points)
+    expected = torch.zeros_like(x)
+    expected[..., modes : max(modes, points[0] - modes), :] = x[..., modes : max(modes, points[0] - modes), :]
+    expected[..., modes:] = x[..., modes:]
+    block = x[..., :modes, :modes].permute(2, 3, 0, 1)
+    with torch.no_grad():
+        expected[..., :modes, :modes] = layer.block(block).permute(2, 3, 0, 1)
+        assert torch.equal(layer(x), expected)
+
+
+@pytest.mark.parametrize("keep_high", [False, True])
+@pytest.mark.parametrize("modes", [5, 14])
+def test_a_spectrum_is_taken_as_it_is(keep_high: bool, modes: int) -> None:
+    """With perform_forward off the coordinates are added to the spectrum itself; padding comes after the lift."""
+    size = {"modes": modes, "width": 4, "nlayers": 2, "signal_resolution": (12, 13), "padding": 2}
+    t1 = network("t1", **size, perform_forward=False, keep_high=keep_high, head_init="scaled")
+    x = torch.randn(2, 1, 12, 13)
+    z = F.pad(t1.fc0(torch.cat((x, grid_of(x)), 1).movedim(1, -1)).movedim(-1, 1), (0, 2, 0, 2))
+    for layer in t1.layers:
+        z = layer(z)
+    expected = (torch.sin(z.movedim(1, -1) @ t1.fc1) @ t1.fc2).movedim(-1, 1)
+    assert relative_error(t1(x), expected) < 1e-4
+
+
 def grid_of(x: Tensor) -> Tensor:
     axes = [torch.linspace(0, 1, n) for n in x.shape[2:]]
     return torch.stack(torch.meshgrid(*axes, indexing="ij")).expand(len(x), -1, -1, -1)
@@ -295,6 +367,25 @@ def test_a_finer_grid_changes_nothing_for_periodic_band_limited_fields() -> None
 
 
 @pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("t1", {"modes": 7, "width": 3, "signal_resolution": (18, 18)}),
+        ("t1u", {"modes": 24, "channel_exponent": 1, "signal_resolution": (30, 30)}),
+        ("fno", {"n_modes": (6, 6), "hidden_channels": 3, "n_layers": 1, "grid": 11}),
+    ],
+)
+def test_inference_mode_leaves_nothing_behind(name: str, arguments: dict[str, object]) -> None:
+    """Matrices made when a model first runs are kept; those made without gradients have to serve with them too."""
+    module = zoo.create_model(f"operators/{name}", **arguments)
+    points = arguments.get("signal_resolution", (19, 19))
+    x = torch.randn(2, 1, *points)
+    with torch.inference_mode():
+        module(x)
+    module(x.requires_grad_()).square().sum().backward()
+    assert x.grad.isfinite().all()
+
+
+@pytest.mark.parametrize(
     ("name", "file", "prefix"),
     [
         ("t1", "t1_2d", "case0/w/"),
@@ -332,6 +423,15 @@ class TestConverters:
         ("t1", {"modes": 4, "width": 4, "signal_resolution": (16, 16, 16)}, "one or two dimensions, not 3"),
         ("t1u", {"modes": 20, "signal_resolution": (64, 64)}, "has kernels for inputs of 24, 64"),
         ("fno-kairos", {"modes": 9, "width": 4, "signal_resolution": (16, 16)}, "do not fit"),
+        ("fno-kairos", {"modes": 6, "width": 4, "signal_resolution": (16, 9)}, "do not fit"),
+        ("t1", {"modes": 0, "width": 4, "signal_resolution": (16, 16)}, "should be 1 or more"),
+        ("t1", {"modes": 4, "padding": -1, "signal_resolution": (16, 16)}, "0 or more"),
+        ("t1", {"act": "relu"}, "no activation 'relu': use sin or gelu"),
+        ("t1", {"basis": "dst"}, "not 'dst'"),
+        ("t1", {"weight_init": 7}, "one of 1, 2, 3, 4, not 7"),
+        ("fno", {"n_modes": ()}, "one per axis"),
+        ("fno", {"n_modes": (0, 4)}, "should be 1 or more"),
+        ("ffno", {"modes": 0}, "should be 1 or more"),
     ],
 )
 def test_impossible_sizes_are_named(name: str, arguments: dict[str, object], message: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 from PIL import Image
 from scipy.io import savemat
@@ -20,7 +21,7 @@ from zoo.engine.run import train
 from zoo.errors import ConfigError, DataError
 from zoo.operators import navier_stokes
 from zoo.operators.metrics import relative_l2
-from zoo.operators.transforms import synthesise
+from zoo.operators.transforms import dct2, synthesise
 
 QUIET = ["callbacks.progress_bar=null", "callbacks.rich_model_summary=null", "logger={csv: {}}", "run_dir=run"]
 FEW = ["data.batch_size=5", "data.train_size=60", "data.val_size=5", "data.test_size=20"]
@@ -140,6 +141,50 @@ def test_roll_outs_feed_predictions_back() -> None:
     assert torch.allclose(rolled[:, :, 0], torch.stack(frames[2:], 1), atol=1e-4)
 
 
+def test_roll_outs_are_measured_after_quoted_steps(in_tmp: Path) -> None:
+    """The signal-to-noise ratio of all test samples after 1 and 3 of four steps, with the range of those targets."""
+    module = tiny("fno")
+    samples = [{"input": torch.randn(1, 16, 16), "target": torch.randn(4, 1, 16, 16)} for _ in range(5)]
+    trainer = pl.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False)
+    found = trainer.test(module, torch.utils.data.DataLoader(samples, 2), verbose=False)[0]
+    assert {name for name in found if "after" in name} == {"test/psnr_after_1", "test/psnr_after_3"}
+    batch = torch.utils.data.default_collate(samples)
+    with torch.no_grad():
+        prediction = module(batch["input"], 4)[:, 2]
+    target = batch["target"][:, 2]
+    ratio = (target.max() - target.min()) ** 2 / (prediction - target).square().mean()
+    assert found["test/psnr_after_3"] == pytest.approx(10 * math.log10(ratio), rel=1e-5)
+
+
+def test_fields_of_other_channels_are_refused() -> None:
+    """One channel would be repeated to three without a word."""
+    module = tiny("fno", in_channels=3, out_channels=3)
+    one, three = torch.randn(2, 1, 16, 16), torch.randn(2, 3, 16, 16)
+    with pytest.raises(ConfigError, match=r"model.in_channels=3.*\(1, 16, 16\)"):
+        module(one)
+    with pytest.raises(ConfigError, match=r"model.in_channels=3"):
+        module.objective({"input": one, "target": three[:, None]})
+    for step in (
+        lambda b: module.objective(b),
+        lambda b: module.validation_step(b, 0),
+        lambda b: module.test_step(b, 0),
+    ):
+        with pytest.raises(ConfigError, match=r"model.out_channels=3"):
+            step({"input": three, "target": one[:, None]})
+    with pytest.raises(ConfigError, match="2 spatial axes"):
+        module(torch.randn(2, 3, 16))
+
+
+def test_a_network_on_spectra_still_learns_from_fields() -> None:
+    """The perform_ arguments concern the network; the module transforms what it is given."""
+    module = tiny(perform_forward=False)
+    batch = {"input": torch.randn(2, 1, 16, 16), "target": torch.randn(2, 1, 1, 16, 16)}
+    with torch.no_grad():
+        error = relative_l2(module(batch["input"]), batch["target"]).mean().item()
+        assert module.objective(batch).item() == pytest.approx(error, rel=1e-4)
+        assert torch.allclose(module.network(dct2(batch["input"])), dct2(module(batch["input"])[:, 0]), atol=1e-4)
+
+
 def test_published_training_start_is_dead_and_ours_is_not() -> None:
     """The published head is drawn at 1e-8, so that the first outputs vanish."""
     x = torch.randn(2, 1, 16, 16)
@@ -180,6 +225,9 @@ def test_another_resolution_without_training_anew() -> None:
     [
         ({"integration_order": 2}, "needs the last 2 states"),
         ({"input_mean": (1.0, 2.0)}, "model.input_mean should have 1 or 1 values, not 2"),
+        ({"noise": -0.1}, "model.noise"),
+        ({"target_std": (0.0,)}, "should be positive"),
+        ({"name": "fno", "grid": 0}, "model.grid should be"),
     ],
 )
 def test_arguments_that_do_not_fit_are_named(arguments: dict[str, Any], message: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from zoo.cli import console
-from zoo.data.fields import FieldBatch, FieldDataModule, FieldPairs, FieldWindows, TrajectoryArray
+from zoo.data.fields import FieldBatch, FieldDataModule, FieldPairs, FieldWindows, TrajectoryArray, check_positive
 from zoo.download import cache_dir
 from zoo.errors import ConfigError
 from zoo.files import atomic_path
@@ -109,6 +110,19 @@ class NavierStokes(FieldDataModule):
     ) -> None:
         super().__init__(batch_size, seed, num_workers)
         self.save_hyperparameters()
+        check_positive(
+            resolution=resolution,
+            final_time=final_time,
+            frames=frames,
+            context=context,
+            train_steps=train_steps,
+            train_size=train_size,
+            val_size=val_size,
+            test_size=test_size,
+            test_resolution=test_resolution,
+        )
+        if not 0 <= viscosity < math.inf:
+            raise ConfigError(f"data.viscosity should be finite and not negative, not {viscosity}.")
         if context + train_steps > frames + 1:
             raise ConfigError(
                 f"data.context={context} and data.train_steps={train_steps} need more than the {frames + 1} states "
@@ -198,6 +212,14 @@ class Burgers(FieldDataModule):
     ) -> None:
         super().__init__(batch_size, seed, num_workers)
         self.save_hyperparameters()
+        check_positive(
+            resolution=resolution,
+            viscosity=viscosity,
+            final_time=final_time,
+            train_size=train_size,
+            val_size=val_size,
+            test_size=test_size,
+        )
         self.resolution, self.viscosity, self.final_time = resolution, viscosity, final_time
         self.sizes = dict(zip(_SPLITS, (train_size, val_size, test_size), strict=True))
         self.data_seed = data_seed
@@ -259,6 +281,9 @@ class Darcy(FieldDataModule):
     ) -> None:
         super().__init__(batch_size, seed, num_workers)
         self.save_hyperparameters()
+        check_positive(train_size=train_size, val_size=val_size, test_size=test_size)
+        if resolution < 4:
+            raise ConfigError(f"data.resolution should be 4 nodes per side or more, not {resolution}.")
         self.resolution, self.data_seed = resolution, data_seed
         self.sizes = dict(zip(_SPLITS, (train_size, val_size, test_size), strict=True))
 

@@ -11,7 +11,16 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from zoo.data.cards import require_files
-from zoo.data.fields import Array, FieldBatch, FieldDataModule, FieldPairs, FieldWindows, Trajectories, import_h5py
+from zoo.data.fields import (
+    Array,
+    FieldBatch,
+    FieldDataModule,
+    FieldPairs,
+    FieldWindows,
+    Trajectories,
+    check_positive,
+    import_h5py,
+)
 from zoo.errors import DataError
 from zoo.files import parsing
 from zoo.registry import register_data
@@ -144,6 +153,7 @@ class PDEBench(FieldDataModule):
         num_workers: int = 0,
     ) -> None:
         super().__init__(batch_size, seed, num_workers)
+        check_positive(context=context, train_steps=train_steps, time_stride=time_stride, space_stride=space_stride)
         self.file = require_files("pdebench", root, [file]) / file
         self.context, self.train_steps = context, train_steps
         self.time_stride, self.space_stride = time_stride, space_stride
@@ -279,6 +289,7 @@ class TheWell(FieldDataModule):
         num_workers: int = 0,
     ) -> None:
         super().__init__(batch_size, seed, num_workers, test_batch_size=batch_size)
+        check_positive(context=context, train_steps=train_steps, test_steps=test_steps)
         self.root = require_files("the-well", root, [f"data/{s}/*.h*5" for s in ("train", "valid", "test")])
         self.context, self.train_steps, self.test_steps = context, train_steps, test_steps
 

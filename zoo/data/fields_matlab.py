@@ -12,7 +12,16 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from zoo.data.cards import require_files
-from zoo.data.fields import Array, FieldBatch, FieldDataModule, FieldPairs, FieldWindows, TrajectoryArray, import_h5py
+from zoo.data.fields import (
+    Array,
+    FieldBatch,
+    FieldDataModule,
+    FieldPairs,
+    FieldWindows,
+    TrajectoryArray,
+    check_positive,
+    import_h5py,
+)
 from zoo.data.matlab_tags import numeric_variables
 from zoo.errors import ConfigError, DataError
 from zoo.files import parsing
@@ -94,6 +103,11 @@ class FNOFiles(FieldDataModule):
         num_workers: int = 0,
     ) -> None:
         super().__init__(batch_size, seed, num_workers)
+        check_positive(
+            context=context, train_steps=train_steps, train_size=train_size, test_size=test_size, stride=stride
+        )
+        if val_size < 0:
+            raise ConfigError(f"data.val_size should not be negative, not {val_size}.")
         self.root = require_files("fno-files", root, [file, *([test_file] if test_file else [])])
         self.file, self.test_file = self.root / file, self.root / (test_file or file)
         self.final_time, self.context, self.train_steps, self.stride = final_time, context, train_steps, stride

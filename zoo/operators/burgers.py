@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from zoo.errors import ZooError
 from zoo.operators.parallel import map_portions
 
 _SOLVED_AT_ONCE = 64
 
 
 @torch.no_grad()
-def solve(u0: Tensor, times: list[float], viscosity: float = 0.1, max_step: float | None = None) -> Tensor:
+def solve(u0: Tensor, times: Sequence[float], viscosity: float = 0.1, max_step: float | None = None) -> Tensor:
     """The solution at given times, by integrating-factor Runge-Kutta 4 under the 2/3 rule.
 
     Args:
@@ -27,17 +29,29 @@ def solve(u0: Tensor, times: list[float], viscosity: float = 0.1, max_step: floa
         (..., N, len(times)).
 
     Raises:
-        ValueError: times that do not increase from zero.
+        ValueError: initial values that are not real and finite, times that do not increase from zero, a negative
+            viscosity, or a step that is not positive.
+        ZooError: the solution blew up.
     """
-    if any(later <= earlier for earlier, later in zip([0.0, *times], times, strict=False)):
-        raise ValueError(f"times should be positive and increase: {times[:5]}")
+    if u0.ndim not in (1, 2) or not u0.is_floating_point() or not u0.isfinite().all():
+        raise ValueError(f"u0 should be real, finite values (B, N) or (N,), not {tuple(u0.shape)} of {u0.dtype}")
+    if not all(earlier < later < math.inf for earlier, later in zip([0.0, *times], times, strict=False)):
+        raise ValueError(f"times should be positive, finite and increase: {times[:5]}")
+    if not 0 <= viscosity < math.inf:
+        raise ValueError(f"viscosity should be finite and should not be negative: {viscosity}")
+    if max_step is not None and not max_step > 0:
+        raise ValueError(f"max_step should be positive: {max_step}")
     portions = u0.reshape(-1, u0.shape[-1]).split(_SOLVED_AT_ONCE)
-    return map_portions(lambda part: _trajectory(part, times, viscosity, max_step), portions).reshape(
-        *u0.shape, len(times)
-    )
+    solution = map_portions(lambda part: _trajectory(part, times, viscosity, max_step), portions)
+    if not solution.isfinite().all():
+        raise ZooError(
+            f"The Burgers solution blew up before t = {times[-1]:g} on {u0.shape[-1]} points (viscosity "
+            f"{viscosity:g}). Use a smaller max_step or a finer grid."
+        )
+    return solution.reshape(*u0.shape, len(times))
 
 
-def _trajectory(u0: Tensor, times: list[float], viscosity: float, max_step: float | None) -> Tensor:
+def _trajectory(u0: Tensor, times: Sequence[float], viscosity: float, max_step: float | None) -> Tensor:
     size = u0.shape[-1]
     integer = torch.fft.rfftfreq(size, 1 / size, dtype=u0.dtype, device=u0.device)
     wavenumber = 2 * math.pi * integer

@@ -20,12 +20,14 @@ def solve(coefficient: Tensor, source: float = 1.0) -> Tensor:
         u with the shape and dtype of `coefficient`.
 
     Raises:
-        ValueError: fewer than three nodes per side, or a coefficient that is not positive.
+        ValueError: fewer than four nodes per side, or a coefficient that is not real, finite and positive.
     """
-    if coefficient.shape[-1] != coefficient.shape[-2] or coefficient.shape[-1] < 3:
-        raise ValueError(f"the coefficient should be (B, s, s) with s >= 3, not {tuple(coefficient.shape)}")
-    if not (coefficient > 0).all():
-        raise ValueError("the coefficient should be positive everywhere")
+    if coefficient.ndim < 2 or coefficient.shape[-1] != coefficient.shape[-2] or coefficient.shape[-1] < 4:
+        raise ValueError(f"the coefficient should be (B, s, s) with s >= 4, not {tuple(coefficient.shape)}")
+    if not coefficient.is_floating_point():
+        raise ValueError(f"the coefficient should be real, not of {coefficient.dtype}: the pressure takes its dtype")
+    if not ((coefficient > 0) & coefficient.isfinite()).all():
+        raise ValueError("the coefficient should be positive and finite everywhere")
     fields = coefficient.reshape(-1, *coefficient.shape[-2:]).double().cpu().numpy()
     solutions = np.stack([_solve_one(a, source) for a in fields])
     return torch.from_numpy(solutions).to(coefficient).reshape(coefficient.shape)

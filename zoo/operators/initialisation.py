@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +29,11 @@ def mixing_std(rule: InitRule, fan_in: int, fan_out: int, points: int, modes: in
         points: of the whole grid.
         modes: kept, over all axes.
         gain: 1 for real weights, `COMPLEX_GAIN` for complex ones.
+
+    Raises:
+        ValueError: another rule.
     """
+    _check_rule(rule)
     std = {
         1: 1 / (fan_in * fan_out),
         2: math.sqrt(points / (fan_in * modes)),
@@ -55,7 +59,11 @@ def convolution_std(
             before the last.
         channels_in, channels_out: channels.
         modes, resolution: per axis.
+
+    Raises:
+        ValueError: another rule.
     """
+    _check_rule(rule)
     points = math.prod(resolution)
     if transform == "dct":
         kept = math.prod(modes)
@@ -70,6 +78,11 @@ def convolution_std(
         4: 1e-8,
     }
     return std[rule]
+
+
+def _check_rule(rule: InitRule) -> None:
+    if rule not in get_args(InitRule):
+        raise ValueError(f"weight_init should be one of {', '.join(map(str, get_args(InitRule)))}, not {rule}")
 
 
 def laid_out(shape: Sequence[int], order: Sequence[int], std: float) -> nn.Parameter:

@@ -29,6 +29,28 @@ def normalised_mse(prediction: Tensor, target: Tensor) -> Tensor:
     return relative_l2(prediction, target).square()
 
 
+def relative_h1(prediction: Tensor, target: Tensor, dims: int) -> Tensor:
+    """||p - t|| / ||t|| in the Sobolev norm of values and first derivatives, per sample (B,), of periodic fields.
+
+    Derivatives are central differences on the unit interval, square or cube, as in neuraloperator's ``H1Loss``, which
+    is the sum of these over samples.
+
+    Args:
+        prediction, target: (B, ..., *space), real.
+        dims: spatial axes.
+    """
+    error, size = (_h1_norm(x, dims) for x in (prediction - target, target))
+    return error / (size + _EPSILON)
+
+
+def _h1_norm(x: Tensor, dims: int) -> Tensor:
+    squares = x.square()
+    for axis in range(-dims, 0):
+        slope = (x.roll(-1, axis) - x.roll(1, axis)) * (x.shape[axis] / 2)
+        squares = squares + slope.square()
+    return squares.flatten(1).mean(1).sqrt()
+
+
 def energy_spectrum(field: Tensor, dims: int) -> Tensor:
     """Power per shell floor |k| = 0, 1, ... of the last `dims` axes: (..., K), K = half the smallest side.
 
@@ -102,7 +124,7 @@ class PDEBenchErrors(Metric):
     ``rmse``; ``nrmse``, relative to the target's root mean square; ``crmse``, of the conserved integral;
     ``max_error``; ``brmse``, on the border; ``frmse_low``, ``frmse_mid``, ``frmse_high``, of the Fourier
     coefficients with k < 4, 4 <= k < 12 and k >= 12 (where the grid has such). Each is taken per time and
-    channel over all samples and then averaged over times and channels.
+    channel over all samples (`by_time_and_channel`) and then averaged over times and channels.
     """
 
     full_state_update = False
@@ -142,15 +164,19 @@ class PDEBenchErrors(Metric):
         shells = _shells([torch.arange(size // 2, device=error.device) for size in sizes])
         self.fourier.append(_sum_by_shell(quadrant, shells, min(sizes) // 2))
 
-    def compute(self) -> dict[str, Tensor]:
-        """The measures by name."""
+    def by_time_and_channel(self) -> dict[str, Tensor]:
+        """The measures by name, (T, C) each."""
         fourier = dim_zero_cat(self.fourier).mean(0).sqrt()
         bands = {f"frmse_{name}": fourier[..., first:end] for name, first, end in self.BANDS}
         return {
-            "rmse": dim_zero_cat(self.rms).mean(),
-            "nrmse": dim_zero_cat(self.relative).mean(),
-            "crmse": dim_zero_cat(self.integral).mean(0).sqrt().mean(),
-            "max_error": dim_zero_cat(self.largest).amax(0).mean(),
-            "brmse": dim_zero_cat(self.border).mean(),
-            **{name: band.mean() for name, band in bands.items() if band.numel()},
+            "rmse": dim_zero_cat(self.rms).mean(0),
+            "nrmse": dim_zero_cat(self.relative).mean(0),
+            "crmse": dim_zero_cat(self.integral).mean(0).sqrt(),
+            "max_error": dim_zero_cat(self.largest).amax(0),
+            "brmse": dim_zero_cat(self.border).mean(0),
+            **{name: band.mean(-1) for name, band in bands.items() if band.numel()},
         }
+
+    def compute(self) -> dict[str, Tensor]:
+        """The measures by name, averaged over times and channels."""
+        return {name: values.mean() for name, values in self.by_time_and_channel().items()}

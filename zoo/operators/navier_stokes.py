@@ -18,7 +18,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -48,6 +48,9 @@ def forcing_field(name: Forcing, size: int, dtype: torch.dtype = torch.float32) 
 
     ``"fno"``: 0.1 (sin 2 pi (x + y) + cos 2 pi (x + y)). ``"kolmogorov"``: the curl of the body force
     (sin 8 pi y, 0), which is -8 pi cos 8 pi y. ``"none"``: zero.
+
+    Raises:
+        ValueError: another name.
     """
     x, y = grid(size, dtype)
     if name == "fno":
@@ -55,7 +58,9 @@ def forcing_field(name: Forcing, size: int, dtype: torch.dtype = torch.float32) 
         return 0.1 * (phase.sin() + phase.cos())
     if name == "kolmogorov":
         return -8 * math.pi * torch.cos(8 * math.pi * y).expand(size, size).contiguous()
-    return torch.zeros(size, size, dtype=dtype)
+    if name == "none":
+        return torch.zeros(size, size, dtype=dtype)
+    raise ValueError(f"there is no forcing '{name}': use {', '.join(get_args(Forcing))}")
 
 
 @torch.no_grad()
@@ -82,16 +87,23 @@ def solve(
         (B, N, N, len(times)), or (N, N, len(times)) for a single field: the layout of the public data files.
 
     Raises:
-        ValueError: a wrong shape, times that do not increase, or a negative viscosity.
+        ValueError: a wrong shape, fields that are not finite, times that do not increase, a negative viscosity, a step
+            that is not positive, or an unknown scheme or forcing.
         ZooError: the solution blew up.
     """
     if w0.ndim not in (2, 3) or w0.shape[-1] != w0.shape[-2] or not w0.is_floating_point():
         raise ValueError(f"w0 should be real fields (B, N, N) or (N, N), not {tuple(w0.shape)} of {w0.dtype}")
     moments = [float(t) for t in times]
-    if any(later <= earlier for earlier, later in zip([-1e-300, *moments], moments, strict=False)):
-        raise ValueError(f"times should increase and not be negative: {moments[:5]}")
-    if viscosity < 0:
-        raise ValueError(f"viscosity should not be negative: {viscosity}")
+    if not all(earlier < later < math.inf for earlier, later in zip([-1e-300, *moments], moments, strict=False)):
+        raise ValueError(f"times should increase, be finite and not be negative: {moments[:5]}")
+    if not 0 <= viscosity < math.inf:
+        raise ValueError(f"viscosity should be finite and should not be negative: {viscosity}")
+    if max_step is not None and not max_step > 0:
+        raise ValueError(f"max_step should be positive: {max_step}")
+    if scheme not in get_args(Scheme):
+        raise ValueError(f"there is no scheme '{scheme}': use {' or '.join(get_args(Scheme))}")
+    if not w0.isfinite().all():
+        raise ValueError("w0 holds NaN or infinity")
     size = w0.shape[-1]
     source = forcing_field(forcing, size, w0.dtype) if isinstance(forcing, str) else forcing
     if source.shape != (size, size):

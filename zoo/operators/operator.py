@@ -38,6 +38,7 @@ Schedule = Literal["one-cycle", "step", "restarts"]
 IntegrationOrder = Literal[0, 1, 2]
 
 _EPSILON = 1e-8
+_QUOTED_STEPS = (1, 3, 5, 10)
 
 
 class RolledOut(TypedDict):
@@ -90,6 +91,13 @@ class FieldOperator(ZooModule):
                 f"model.integration_order={order} needs the last {order} states as input, but there are "
                 f"{self.in_channels} input channels for {self.out_channels} output channels."
             )
+        if grid is not None and grid < 1:
+            raise ConfigError(f"model.grid should be a number of points, not {grid}.")
+        if own["noise"] < 0 or not all(std > 0 for std in (*own["input_std"], *own["target_std"])):
+            raise ConfigError(
+                f"model.noise ({own['noise']}) should not be negative, model.input_std ({own['input_std']}) and "
+                f"model.target_std ({own['target_std']}) should be positive."
+            )
         for name, channels in (
             ("input_mean", self.in_channels),
             ("input_std", self.in_channels),
@@ -116,6 +124,10 @@ class FieldOperator(ZooModule):
             prefix="test/",
             compute_groups=False,
         )
+        # Of roll-outs, after the steps that the paper of Transform Once quotes.
+        self.test_psnr_after = MetricCollection(
+            {f"psnr_after_{step}": PeakSignalToNoise() for step in _QUOTED_STEPS}, prefix="test/", compute_groups=False
+        )
         self.test_pdebench = PDEBenchErrors()
 
     # The representation; T1 has others.
@@ -140,7 +152,12 @@ class FieldOperator(ZooModule):
     # Roll-out and loss.
 
     def forward(self, x: Tensor, steps: int = 1) -> Tensor:
-        """Fields (B, in_channels, *space) -> the states that follow, (B, steps, out_channels, *space)."""
+        """Fields (B, in_channels, *space) -> the states that follow, (B, steps, out_channels, *space).
+
+        Raises:
+            ConfigError: fields of another number of channels or axes.
+        """
+        self._check_fields("in_channels", x, 1)
         space = x.shape[2:]
         z = self.encode((x - self.input_mean) / self.input_std)
         states = self.roll_out(z, steps, space)
@@ -168,8 +185,23 @@ class FieldOperator(ZooModule):
             z = torch.cat((z[:, self.out_channels :], state), 1)
         return torch.stack(states, 1)
 
+    def _check_fields(self, name: str, fields: Tensor, axis: int) -> None:
+        """Fields whose channels lie along `axis`, before those of space; fewer would be repeated silently."""
+        channels = self.hparams[name]
+        if fields.ndim != axis + 1 + self.dims or fields.shape[axis] != channels:
+            raise ConfigError(
+                f"model.{name}={channels}, for {self.dims} spatial axes, does not fit fields "
+                f"{tuple(fields.shape[axis:])} (channels, points along each axis)."
+            )
+
     def normalise(self, batch: FieldBatch) -> tuple[Tensor, Tensor]:
-        """Input (B, C_in, *space) and target (B, S, C_out, *space) in the network's units."""
+        """Input (B, C_in, *space) and target (B, S, C_out, *space) in the network's units.
+
+        Raises:
+            ConfigError: fields of another number of channels or axes.
+        """
+        self._check_fields("in_channels", batch["input"], 1)
+        self._check_fields("out_channels", batch["target"], 2)
         given = (batch["input"] - self.input_mean.to(batch["input"])) / self.input_std.to(batch["input"])
         target = (batch["target"] - self.target_mean.to(batch["target"])) / self.target_std.to(batch["target"])
         return given, target
@@ -212,6 +244,7 @@ class FieldOperator(ZooModule):
 
     def validation_step(self, batch: FieldBatch, batch_idx: int) -> None:
         """Relative L2 error of the roll-out."""
+        self._check_fields("out_channels", batch["target"], 2)
         prediction = self(batch["input"], batch["target"].shape[1])
         self.val_metrics["relative_l2"].update(relative_l2(prediction, batch["target"]))
         self.log_dict(dict(self.val_metrics.items()), prog_bar=True, batch_size=len(prediction))
@@ -222,6 +255,7 @@ class FieldOperator(ZooModule):
         ``floor`` is the relative L2 error of the targets' projections: no prediction of this model can be better.
         """
         target = batch["target"]
+        self._check_fields("out_channels", target, 2)
         prediction = self(batch["input"], target.shape[1])
         projection = self.decode(self.encode(target), target.shape[3:])
         values = {
@@ -236,6 +270,12 @@ class FieldOperator(ZooModule):
         self.test_pointwise.update(prediction.contiguous(), target.contiguous())
         for metrics in (self.test_metrics, self.test_pointwise):
             self.log_dict(dict(metrics.items()), batch_size=len(target))
+        if target.shape[1] > 1:
+            for step in _QUOTED_STEPS:
+                if step <= target.shape[1]:
+                    metric = self.test_psnr_after[f"psnr_after_{step}"]
+                    metric.update(prediction[:, step - 1], target[:, step - 1])
+                    self.log(f"test/psnr_after_{step}", metric, batch_size=len(target))
         self.test_pdebench.update(prediction, target)
         return {"prediction": prediction}
 

@@ -30,8 +30,14 @@ def dct(x: Tensor, norm: Norm = "ortho", dim: int = -1) -> Tensor:
         norm: ``"ortho"``: X_k = c_k sum_n x_n cos(pi k (2n + 1) / 2N) with c_0 = sqrt(1/N) and c_k = sqrt(2/N);
             ``"none"``: 2 sum_n x_n cos(...), as scipy without a norm.
         dim: the axis.
+
+    Returns:
+        Of the shape of `x`, in its precision, but at least float32.
+
+    Raises:
+        ValueError: an unknown norm, or a complex `x`.
     """
-    x = x.movedim(dim, -1)
+    x = _checked(x, norm).movedim(dim, -1)
     size = x.shape[-1]
     spectrum = torch.fft.fft(torch.cat((x[..., ::2], x[..., 1::2].flip(-1)), -1))
     angle = torch.arange(size, dtype=x.dtype, device=x.device) * (math.pi / (2 * size))
@@ -43,7 +49,7 @@ def dct(x: Tensor, norm: Norm = "ortho", dim: int = -1) -> Tensor:
 
 def idct(x: Tensor, norm: Norm = "ortho", dim: int = -1) -> Tensor:
     """The inverse of `dct`, with the same arguments (for ``"none"`` it carries the factor 1 / 2N)."""
-    x = x.movedim(dim, -1)
+    x = _checked(x, norm).movedim(dim, -1)
     size = x.shape[-1]
     if norm == "ortho":
         x = x / _ortho_scale(size, x)
@@ -56,6 +62,14 @@ def idct(x: Tensor, norm: Norm = "ortho", dim: int = -1) -> Tensor:
     half = (size + 1) // 2
     signal = torch.stack((reordered[..., :half], _pad_to(reordered[..., half:].flip(-1), half)), -1)
     return signal.flatten(-2)[..., :size].movedim(-1, dim)
+
+
+def _checked(x: Tensor, norm: Norm) -> Tensor:
+    if norm not in ("ortho", "none"):
+        raise ValueError(f"there is no norm '{norm}': use ortho or none")
+    if x.is_complex():
+        raise ValueError("a cosine transform takes real fields: transform real and imaginary part on their own")
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _ortho_scale(size: int, like: Tensor) -> Tensor:
@@ -78,7 +92,6 @@ def idct2(x: Tensor) -> Tensor:
     return idct(idct(x, dim=-1), dim=-2)
 
 
-@lru_cache(maxsize=64)
 def basis_matrix(basis: Basis, modes: int, points: int) -> Tensor:
     """The first `modes` orthonormal basis functions at `points` points, (modes, points) float64.
 
@@ -115,7 +128,8 @@ def matrices(basis: Basis, modes: Sequence[int], points: Sequence[int], like: Te
 
 @lru_cache(maxsize=64)
 def _matrix_on(basis: Basis, modes: int, points: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    return basis_matrix(basis, modes, points).to(device, dtype)
+    with torch.inference_mode(False):  # it is kept for calls that want gradients
+        return basis_matrix(basis, modes, points).to(device, dtype)
 
 
 def apply_axes(x: Tensor, along: Sequence[Tensor]) -> Tensor:
@@ -166,5 +180,6 @@ def resample(x: Tensor, points: Sequence[int]) -> Tensor:
 def _resampling_matrix(before: int, after: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     held = min(before, after)
     held -= 1 - held % 2
-    there, here = (basis_matrix("fourier", held, points) for points in (before, after))
-    return (here.mT @ there * math.sqrt(after / before)).to(device, dtype)
+    with torch.inference_mode(False):  # it is kept for calls that want gradients
+        there, here = (basis_matrix("fourier", held, points) for points in (before, after))
+        return (here.mT @ there * math.sqrt(after / before)).to(device, dtype)

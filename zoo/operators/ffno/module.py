@@ -12,7 +12,7 @@ class FFNOOperator(FieldOperator):
     """The factorised Fourier neural operator.
 
     Args:
-        modes, width, n_layers, dims: see `zoo.operators.ffno.network.FFNO`.
+        modes, width, n_layers, factor, dims: see `zoo.operators.ffno.network.FFNO`.
         grid: for periodic fields, points per side of a coarser grid on which to work.
         in_channels, out_channels, lr, weight_decay, schedule, schedule_period, schedule_factor, loss,
             integration_order, noise, input_mean, input_std, target_mean, target_std: see
@@ -28,6 +28,7 @@ class FFNOOperator(FieldOperator):
         in_channels: int = 1,
         out_channels: int = 1,
         n_layers: int = 4,
+        factor: int = 2,
         dims: int = 2,
         grid: int | None = None,
         lr: float = 1e-3,
@@ -45,4 +46,4 @@ class FFNOOperator(FieldOperator):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self._build(FFNO(modes, width, in_channels, out_channels, n_layers, dims), dims, grid)
+        self._build(FFNO(modes, width, in_channels, out_channels, n_layers, factor, dims), dims, grid)

@@ -27,7 +27,7 @@ class FactorisedBlock(nn.Module):
         factor: the MLP's hidden channels are `factor` times the width.
     """
 
-    def __init__(self, width: int, modes: int, dims: int, factor: int = 2) -> None:
+    def __init__(self, width: int, modes: int, dims: int, factor: int) -> None:
         super().__init__()
         self.modes = modes
         std = (1 / width) ** 0.5
@@ -66,18 +66,34 @@ class FFNO(nn.Module):
         width: channels.
         in_channels, out_channels: of the fields.
         n_layers: blocks.
+        factor: hidden channels of the MLPs, as a multiple of the width.
         dims: spatial axes.
 
     A field (B, *space) without a channel axis is taken where in_channels is 1.
+
+    Raises:
+        ValueError: numbers below 1.
     """
 
     def __init__(
-        self, modes: int, width: int, in_channels: int = 1, out_channels: int = 1, n_layers: int = 4, dims: int = 2
+        self,
+        modes: int,
+        width: int,
+        in_channels: int = 1,
+        out_channels: int = 1,
+        n_layers: int = 4,
+        factor: int = 2,
+        dims: int = 2,
     ) -> None:
         super().__init__()
+        if min(modes, width, n_layers, factor, dims) < 1:
+            raise ValueError(
+                f"modes {modes}, width {width}, n_layers {n_layers}, factor {factor} and dims {dims} should be "
+                "1 or more"
+            )
         self.dims, self.out_channels = dims, out_channels
         self.in_proj = nn.Linear(in_channels, width)
-        self.spectral_layers = nn.ModuleList(FactorisedBlock(width, modes, dims) for _ in range(n_layers))
+        self.spectral_layers = nn.ModuleList(FactorisedBlock(width, modes, dims, factor) for _ in range(n_layers))
         self.out = nn.Sequential(nn.Linear(width, _HEAD_WIDTH), nn.Linear(_HEAD_WIDTH, out_channels))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -42,6 +42,7 @@ class CornerConv2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, width, H, W)."""
         m, (height, width) = self.modes, x.shape[2:]
+        check_modes(m, (height, width))
         with full_precision(x):
             spectrum = torch.fft.rfft2(x.to(self.weights1.dtype), norm="ortho")
             corners = torch.cat((spectrum[..., :m, :m], spectrum[..., height - m :, :m]), -2)
@@ -53,6 +54,12 @@ class CornerConv2d(nn.Module):
             gap = products.new_zeros(*products.shape[:2], height - 2 * m, m)
             low, high = products.split(m, -2)
             return torch.fft.irfft2(torch.cat((low, gap, high), -2), s=(height, width), norm="ortho")
+
+
+def check_modes(modes: int, resolution: Sequence[int]) -> None:
+    """Raises `ValueError` unless m rows of either sign and m columns of a half spectrum fit the points."""
+    if len(resolution) != 2 or modes < 1 or 2 * modes > resolution[0] or modes > resolution[1] // 2 + 1:
+        raise ValueError(f"{modes} modes of either sign do not fit {tuple(resolution)} points")
 
 
 class KairosBlock(nn.Module):
@@ -87,6 +94,9 @@ class KairosFNO(nn.Module):
         drop_imaginary: the released code's output, in which the spectral products lose their imaginary part.
 
     A field (B, H, W) without a channel axis is taken where in_channels is 1.
+
+    Raises:
+        ValueError: more modes than the points hold.
     """
 
     def __init__(
@@ -101,8 +111,7 @@ class KairosFNO(nn.Module):
         drop_imaginary: bool = False,
     ) -> None:
         super().__init__()
-        if any(2 * modes > n for n in signal_resolution):
-            raise ValueError(f"{modes} modes of either sign do not fit {tuple(signal_resolution)} points")
+        check_modes(modes, signal_resolution)
         self.out_channels = out_channels
         self.fc0 = nn.Linear(in_channels + 2, width)
         self.layers = nn.ModuleList(

@@ -55,7 +55,8 @@ class SpectralConv(nn.Module):
                 count = min(modes, size)
                 if axis < dims - 1:
                     spectrum = _centre(spectrum, axis + 2, size, count)
-                    weight = weight.narrow(axis + 2, modes // 2 - count // 2, count)
+                    # The library's choice: an even number of modes on fewer, odd points begins one place early.
+                    weight = weight.narrow(axis + 2, (modes - count) // 2, count)
                 else:
                     spectrum, weight = spectrum.narrow(-1, 0, count), weight.narrow(-1, 0, count)
             kept = spectrum.shape[2:]
@@ -157,7 +158,8 @@ class FNOBlocks(nn.Module):
         super().__init__()
         self.convs = nn.ModuleList(SpectralConv(channels, channels, n_modes) for _ in range(n_layers))
         self.fno_skips = nn.ModuleList(Skip(channels) for _ in range(n_layers))
-        self.channel_mlp = nn.ModuleList(ChannelMLP(channels, channels // 2, channels) for _ in range(n_layers))
+        hidden = round(channels / 2)  # the library's rounding of halves, to even numbers
+        self.channel_mlp = nn.ModuleList(ChannelMLP(channels, hidden, channels) for _ in range(n_layers))
         self.channel_mlp_skips = nn.ModuleList(Gate(channels, len(n_modes)) for _ in range(n_layers))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -184,6 +186,9 @@ class FNO(nn.Module):
         hidden_channels: width.
         n_layers: blocks.
         positional_embedding: ``"grid"`` appends the coordinates i / N to the input.
+
+    Raises:
+        ValueError: no axes, or numbers below 1.
     """
 
     def __init__(
@@ -197,6 +202,11 @@ class FNO(nn.Module):
     ) -> None:
         super().__init__()
         dims = len(n_modes)
+        if not dims or min(*n_modes, hidden_channels, n_layers) < 1:
+            raise ValueError(
+                f"n_modes {tuple(n_modes)} (one per axis), hidden_channels {hidden_channels} and n_layers {n_layers} "
+                "should be 1 or more"
+            )
         self.positional_embedding: Embedding = positional_embedding
         given = in_channels + (dims if positional_embedding == "grid" else 0)
         self.lifting = ChannelMLP(given, 2 * hidden_channels, hidden_channels)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -66,6 +66,8 @@ class T1Layer(nn.Module):
         weight_init: InitRule = 2,
     ) -> None:
         super().__init__()
+        if act not in _ACTIVATIONS:
+            raise ValueError(f"there is no activation '{act}': use {' or '.join(_ACTIVATIONS)}")
         self.width, self.modes = width, tuple(modes)
         self.act, self.residual, self.keep_high = act, residual, keep_high
         dims = len(self.modes)
@@ -84,7 +86,8 @@ class T1Layer(nn.Module):
         if self.keep_high and dims == 2:
             # Published: rows from m on, but not the last m, and then all rows of columns from m on.
             (m1, m2), rows = self.modes, z.shape[-2]
-            out = torch.cat((mixed, z[..., m1 : rows - m1, :m2], torch.zeros_like(z[..., rows - m1 :, :m2])), -2)
+            last = max(m1, rows - m1)
+            out = torch.cat((mixed, z[..., m1:last, :m2], torch.zeros_like(z[..., last:, :m2])), -2)
             return torch.cat((out, z[..., m2:]), -1)
         if self.keep_high:
             return torch.cat((mixed, z[..., self.modes[0] :]), -1)
@@ -133,6 +136,9 @@ class T1(nn.Module):
     A field (B, *space) without a channel axis is taken where in_channels is 1, and then out_channels 1 gives
     one without. Fields of another resolution than `signal_resolution` are taken too: their coefficients are
     scaled to what they would be at `signal_resolution`.
+
+    Raises:
+        ValueError: numbers or names that are impossible.
     """
 
     def __init__(
@@ -160,6 +166,16 @@ class T1(nn.Module):
         if dims not in (1, 2):
             raise ValueError(f"T1 works in one or two dimensions, not {dims}")
         self.modes = per_axis(modes, dims)
+        if min(*self.modes, width, nlayers) < 1 or padding < 0:
+            raise ValueError(
+                f"modes {self.modes}, width {width} and nlayers {nlayers} should be 1 or more, "
+                f"padding {padding} 0 or more"
+            )
+        if basis not in get_args(Basis) or head_init not in get_args(HeadInit):
+            raise ValueError(
+                f"basis should be one of {get_args(Basis)} and head_init one of {get_args(HeadInit)}, not '{basis}' "
+                f"and '{head_init}'"
+            )
         if any(m > n + padding for m, n in zip(self.modes, self.signal_resolution, strict=True)):
             raise ValueError(f"{self.modes} modes are more than the {self.signal_resolution} points")
         self.in_channels, self.out_channels, self.padding = in_channels, out_channels, padding
@@ -185,7 +201,11 @@ class T1(nn.Module):
         if without_channels:
             x = x.unsqueeze(1)
         points = self._points(x.shape[2:])
-        block = self.process(self.coefficients(x), x.shape[2:])
+        if self.perform_forward:
+            given = self.coefficients(x)
+        else:
+            given = transforms.corner(embed(x, points), self.kept(x.shape[2:]))
+        block = self.process(given, x.shape[2:])
         y = transforms.synthesise(block, points, self.basis) if self.perform_inverse else embed(block, points)
         return y.squeeze(1) if without_channels and self.out_channels == 1 else y
 
@@ -199,8 +219,6 @@ class T1(nn.Module):
     def coefficients(self, x: Tensor) -> Tensor:
         """The modes (..., C, *kept) that the network sees of fields (..., C, *space)."""
         kept = self.kept(x.shape[-self.dims :])
-        if not self.perform_forward:
-            return transforms.corner(x, kept)
         return transforms.apply_axes(x, _padded_matrices(self.basis, kept, x, self.padding))
 
     def field(self, block: Tensor, space: Sequence[int]) -> Tensor:
@@ -263,10 +281,11 @@ def constant_block(
     device: torch.device,
 ) -> Tensor:
     """The block of what the lift adds to every input, (*modes, dims + 1): the grid's coordinates and a one."""
-    grid = unit_grid(space, torch.float64, torch.device("cpu"))
-    fields = torch.cat((grid, torch.ones(*space, 1, dtype=torch.float64)), -1).movedim(-1, 0)
-    if transform:
-        block = transforms.apply_axes(fields, _padded_matrices(basis, modes, fields, padding))
-    else:
-        block = transforms.corner(fields, modes)
-    return block.movedim(0, -1).contiguous().to(device, dtype)
+    with torch.inference_mode(False):  # it is kept for calls that want gradients
+        grid = unit_grid(space, torch.float64, torch.device("cpu"))
+        fields = torch.cat((grid, torch.ones(*space, 1, dtype=torch.float64)), -1).movedim(-1, 0)
+        if transform:
+            block = transforms.apply_axes(fields, _padded_matrices(basis, modes, fields, padding))
+        else:
+            block = transforms.corner(embed(fields, [n + padding for n in space]), modes)
+        return block.movedim(0, -1).contiguous().to(device, dtype)
