@@ -161,6 +161,16 @@ class TestInvariances:
         assert torch.isfinite(module({**batch, **empty})).all()
 
     @pytest.mark.parametrize(("name", "arguments"), SMALL_NETWORKS)
+    def test_an_empty_slice_has_finite_gradients(self, batch: Any, name: str, arguments: dict[str, Any]) -> None:
+        network = zoo.create_model(name, **arguments).network
+        key = "acs_mask" if name == "mri/varnet" else "sensitivity_map"
+        given = batch[key] if name == "mri/varnet" else torch.zeros_like(batch[key])
+        output = network(torch.zeros_like(batch["masked_kspace"]), batch["sampling_mask"], given)
+        last = output if isinstance(output, torch.Tensor) else output[0][-1]
+        last.abs().square().sum().backward()
+        assert all(p.grad.isfinite().all() for p in network.parameters() if p.grad is not None)
+
+    @pytest.mark.parametrize(("name", "arguments"), SMALL_NETWORKS)
     def test_one_graph_and_half_precision(self, batch: Any, name: str, arguments: dict[str, Any]) -> None:
         """torch.compile finds no break; under autocast the transforms stay in complex64 and the result close."""
         torch.manual_seed(0)
