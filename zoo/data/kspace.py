@@ -105,7 +105,12 @@ class KSpaceSlices(Dataset[dict[str, Any]]):
         return (min(channels, coils or channels), height, width, *volume.crop())
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """One sample of `KSpaceBatch`, without the batch axis."""
+        """One sample of `KSpaceBatch`, without the batch axis.
+
+        Raises:
+            DataError: the slice can't be read, or is undersampled already.
+            ConfigError: the mask's rate and centre do not fit its size.
+        """
         v, s, choice = self.index[index]
         volume = self.volumes[v]
         raw = volume.read(s)
@@ -127,7 +132,10 @@ class KSpaceSlices(Dataset[dict[str, Any]]):
             function, seed = self.masks[choice], seed_of(volume.name)
         kspace, padding = self.preparation.clean(raw, flip)
         height, width = kspace.shape[-2:]
-        mask = function((height, width), seed)
+        try:
+            mask = function((height, width), seed)
+        except ValueError as error:
+            raise ConfigError(f"No mask for the {height} x {width} samples of {volume.name}: {error}.") from None
         truth = None
         if raw.truth is not None:
             truth, _ = self.preparation.clean(replace(raw, kspace=raw.truth), flip)
@@ -232,7 +240,7 @@ class KSpaceData(pl.LightningDataModule):
         num_workers: loader processes.
 
     Raises:
-        ConfigError: the rates and centre fractions do not fit together.
+        ConfigError: the rates and centre fractions do not fit together, or one is impossible.
     """
 
     def __init__(
@@ -256,10 +264,13 @@ class KSpaceData(pl.LightningDataModule):
             )
         self.preparation, self.flip, self.seed = preparation, flip, seed
         self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
-        self.train_masks: Sequence[MaskSource] = [
-            MaskFunction(family, accelerations, center_fractions) for family in masks
-        ]
-        self.eval_masks: Sequence[MaskSource] = single_rates(eval_mask or masks[0], accelerations, center_fractions)
+        try:
+            self.train_masks: Sequence[MaskSource] = [
+                MaskFunction(family, accelerations, center_fractions) for family in masks
+            ]
+            self.eval_masks: Sequence[MaskSource] = single_rates(eval_mask or masks[0], accelerations, center_fractions)
+        except ValueError as error:
+            raise ConfigError(f"data.accelerations or data.center_fractions: {error}.") from None
         self.volumes: dict[str, list[Volume]] = {}
 
     @abstractmethod

@@ -119,4 +119,7 @@ def _discs(accelerations: tuple[float, ...], fractions: tuple[float, ...]) -> li
             f"data.accelerations_3d has {len(accelerations)} rates and data.center_fractions_3d {len(fractions)} "
             "fractions: give one fraction for each rate, and at least one."
         )
-    return [MaskFunction("poisson", accelerations, fractions)]
+    try:
+        return [MaskFunction("poisson", accelerations, fractions)]
+    except ValueError as error:
+        raise ConfigError(f"data.accelerations_3d or data.center_fractions_3d: {error}.") from None

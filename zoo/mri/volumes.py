@@ -68,7 +68,7 @@ class Volume(ABC):
         for index in range(self.slices):
             raw = self.read(index)
             kspace = raw.kspace if raw.truth is None else raw.truth
-            image = rss(ifft2(torch.from_numpy(kspace), self.centered))
+            image = rss(ifft2(torch.tensor(kspace), self.centered))
             largest = max(largest, float(center_crop(image, *self.crop()).max()))
         return largest
 
