@@ -99,6 +99,19 @@ class Reconstructor(ZooModule):
         norm: Norm = self.network.fft_norm  # type: ignore[assignment]
         return norm
 
+    def setup(self, stage: str) -> None:
+        """Compares the convention of the data with that of the network.
+
+        Raises:
+            ConfigError: they differ: targets and reconstructions would not lie on each other.
+        """
+        data = getattr(getattr(self.trainer, "datamodule", None), "preparation", None)
+        if isinstance(data, Preparation) and (data.centered, data.norm) != (self.centered, self.norm):
+            raise ConfigError(
+                f"The data need model.fft_centered={str(data.centered).lower()} and model.fft_norm={data.norm}, "
+                f"and the network has {str(self.centered).lower()} and {self.norm}."
+            )
+
     @abstractmethod
     def images(self, batch: KSpaceBatch) -> list[Tensor]:
         """Magnitude images (B, H, W) in scaled units, after each step that the loss sees; the last one counts."""
@@ -182,6 +195,8 @@ class Reconstructor(ZooModule):
         return {name: torch.cat(parts) for name, parts in images.items()}
 
     def _update(self, metrics: nn.Module, image: Tensor, batch: KSpaceBatch) -> None:
+        if self.protocol == "fastmri" and batch["volume_max"].isnan().any():
+            raise ConfigError("These data do not tell the maximum of a volume: set model.protocol=calgary.")
         scale = batch["scaling_factor"].view(-1, 1, 1)
         prediction, target = (_cropped(x * scale, batch) for x in (image, batch["target"]))
         for _, metric in _volume_metrics(metrics):
