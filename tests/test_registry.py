@@ -121,6 +121,11 @@ def test_plugins_are_found(tmp_path: Path) -> None:
     [
         (zoo.create_model, "mri/recurrentvarnet", {"opening_iterations": -1}, "0 or more"),
         (zoo.create_model, "mri/recurrentvarnet", {"closing_iterations": -2}, "0 or more"),
+        (zoo.create_model, "mri/recurrentvarnet", {"num_steps": 0}, "num_steps should be positive, not 0"),
+        (zoo.create_model, "mri/recurrentvarnet", {"initializer_channels": (4, 4)}, "as many positive numbers"),
+        (zoo.create_model, "mri/rim", {"length": -1}, "length should be positive"),
+        (zoo.create_model, "mri/rim", {"cell": "gru", "conv_kernels": (4, 3, 3)}, "odd"),
+        (zoo.create_model, "mri/varnet", {"pools": 0}, "pools should be positive"),
         (zoo.create_model, "mri/diffusion", {"noise_emphasis": 0.0}, "positive"),
         (zoo.create_model, "mri/diffusion", {"residual_std": float("nan")}, "positive"),
         (zoo.create_data, "mri/phantom", {"train_volumes_3d": -1}, "0 or more"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
@@ -300,6 +300,30 @@ class Reconstructor(ZooModule):
         refinement = None if refine_steps is None else Refinement(refine_steps)
         return predict_volume(
             self, preparation, input, output, layout, key, acceleration, center_fraction, margin, refinement
+        )
+
+
+def require_positive(**sizes: float | None) -> None:
+    """Refuses arguments of a model that are not above 0; None stands for one that was not given.
+
+    Raises:
+        ConfigError: names the first of them.
+    """
+    for name, size in sizes.items():
+        if size is not None and not size > 0:
+            raise ConfigError(f"model.{name} should be positive, not {size}.")
+
+
+def require_pairs(channels: Sequence[int], dilations: Sequence[int]) -> None:
+    """Refuses convolutions of a state initialiser of which some have no dilation, or none at all.
+
+    Raises:
+        ConfigError: says how many there are of each.
+    """
+    if len(channels) != len(dilations) or not channels or min(*channels, *dilations) < 1:
+        raise ConfigError(
+            f"model.initializer_channels {list(channels)} and model.initializer_dilations {list(dilations)} should be "
+            "as many positive numbers, at least one of each."
         )
 
 
