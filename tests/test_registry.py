@@ -129,6 +129,11 @@ def test_plugins_are_found(tmp_path: Path) -> None:
         (zoo.create_model, "mri/diffusion", {"noise_emphasis": 0.0}, "positive"),
         (zoo.create_model, "mri/diffusion", {"residual_std": float("nan")}, "positive"),
         (zoo.create_data, "mri/phantom", {"train_volumes_3d": -1}, "0 or more"),
+        (zoo.create_data, "mri/phantom", {"coils": 0}, r"data\.coils \(0\) and data\.slices \(5\) should be 1 or more"),
+        (zoo.create_data, "mri/phantom", {"snr": (float("nan"), 30.0)}, r"data\.snr should be two positive numbers"),
+        (zoo.create_data, "mri/phantom", {"taper": 0.0}, r"data\.taper should be positive, or null"),
+        (zoo.create_data, "mri/phantom", {"eval_batch_size": 0}, r"data\.eval_batch_size \(0\)"),
+        (zoo.create_data, "mri/kspace", {"root": ".", "coils": 0}, r"data\.coils \(0\)"),
         (zoo.create_data, "humans/body-clouds", {"mixed": float("nan")}, "from 0 to 1"),
     ],
 )

@@ -184,6 +184,11 @@ class TestSlices:
         with pytest.raises(ConfigError, match=r"center_fractions_3d: a centre fraction should be 0 or more, not -1"):
             zoo.create_data("mri/phantom", accelerations_3d=(4.0,), center_fractions_3d=(-1.0,))
 
+    def test_no_volumes_to_train_on(self) -> None:
+        data: Any = zoo.create_data("mri/phantom", **{**SMALL, "train_volumes": 0})
+        with pytest.raises(ConfigError, match=r"data\.train_volumes is 0: there is nothing to train on"):
+            data.setup("fit")
+
     def test_masks_that_do_not_fit_the_size_are_named(self) -> None:
         data: Any = zoo.create_data("mri/phantom", **SMALL, accelerations=(8.0,), center_fractions=(0.2,))
         data.setup("test")

@@ -141,7 +141,12 @@ def test_without_any_volume_there_is_no_number() -> None:
 
 def test_small_images_are_refused() -> None:
     with pytest.raises(ValueError, match="at least 7 x 7"):
-        metrics.ssim(torch.zeros(1, 6, 9), torch.zeros(1, 6, 9), torch.tensor(1.0))
+        metrics.ssim(torch.zeros(1, 6, 9), torch.zeros(1, 6, 9), 1.0)
+
+
+def test_a_range_may_be_a_number(volume: tuple[Tensor, Tensor]) -> None:
+    for metric in (metrics.ssim, metrics.psnr):
+        assert torch.equal(metric(*volume, 2.0), metric(*volume, torch.tensor(2.0)))
 
 
 def test_relative_l1_does_not_depend_on_the_unit(volume: tuple[Tensor, Tensor]) -> None:

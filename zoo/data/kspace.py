@@ -20,6 +20,7 @@ from zoo.mri.pipeline import Preparation
 from zoo.mri.volumes import Volume
 
 OnCorrupt = Literal["skip", "fatal"]
+PURPOSES = {"train": "train on", "val": "validate with", "test": "test with"}
 
 
 class KSpaceBatch(TypedDict):
@@ -240,7 +241,7 @@ class KSpaceData(pl.LightningDataModule):
         num_workers: loader processes.
 
     Raises:
-        ConfigError: the rates and centre fractions do not fit together, or one is impossible.
+        ConfigError: the rates and centre fractions do not fit together, or a number is impossible.
     """
 
     def __init__(
@@ -262,6 +263,19 @@ class KSpaceData(pl.LightningDataModule):
                 f"data.accelerations has {len(accelerations)} rates and data.center_fractions {len(center_fractions)} "
                 "fractions: give one fraction for each rate, and at least one rate and one family of masks."
             )
+        if eval_batch_size < 1 or num_workers < 0:
+            raise ConfigError(
+                f"data.eval_batch_size ({eval_batch_size}) should be 1 or more, "
+                f"data.num_workers ({num_workers}) 0 or more."
+            )
+        if preparation.taper is not None and not preparation.taper > 0:
+            raise ConfigError(f"data.taper should be positive, or null for none, not {preparation.taper}.")
+        kept = 1 if preparation.coils is None else preparation.coils
+        if min(kept, *(preparation.image_crop or (1,))) < 1:
+            raise ConfigError(
+                f"data.coils ({preparation.coils}) and data.image_crop ({preparation.image_crop}) should be 1 or more, "
+                "or null for all."
+            )
         self.preparation, self.flip, self.seed = preparation, flip, seed
         self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
         try:
@@ -282,6 +296,8 @@ class KSpaceData(pl.LightningDataModule):
         for name in {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}.get(stage, ()):
             if name not in self.volumes:
                 self.volumes[name] = self.split(name)  # type: ignore[arg-type]
+                if not self.volumes[name]:
+                    raise ConfigError(f"data.{name}_volumes is 0: there is nothing to {PURPOSES[name]}.")
         splits = {name: {volume.name for volume in volumes} for name, volumes in self.volumes.items()}
         for name, others in splits.items():
             for other in splits:
