@@ -179,6 +179,21 @@ class TestSlices:
             zoo.create_data("mri/phantom", accelerations_3d=(2.0,))
         with pytest.raises(ConfigError, match=r"3 rates and data\.center_fractions 2"):
             zoo.create_data("mri/phantom", accelerations=(2.0, 4.0, 8.0))
+        with pytest.raises(ConfigError, match=r"data\.accelerations .* should be 1 or more, not 0\.5"):
+            zoo.create_data("mri/phantom", accelerations=(4.0, 0.5))
+        with pytest.raises(ConfigError, match=r"center_fractions_3d: a centre fraction should be 0 or more, not -1"):
+            zoo.create_data("mri/phantom", accelerations_3d=(4.0,), center_fractions_3d=(-1.0,))
+
+    def test_no_volumes_to_train_on(self) -> None:
+        data: Any = zoo.create_data("mri/phantom", **{**SMALL, "train_volumes": 0})
+        with pytest.raises(ConfigError, match=r"data\.train_volumes is 0: there is nothing to train on"):
+            data.setup("fit")
+
+    def test_masks_that_do_not_fit_the_size_are_named(self) -> None:
+        data: Any = zoo.create_data("mri/phantom", **SMALL, accelerations=(8.0,), center_fractions=(0.2,))
+        data.setup("test")
+        with pytest.raises(ConfigError, match=r"48 x 40 samples of phantom_.*leaves nothing to choose at 8x"):
+            next(iter(data.test_dataloader()))
 
 
 def test_a_batch_has_one_shape_and_no_slice_is_forgotten() -> None:

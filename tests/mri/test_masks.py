@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.mri.golden import load, meta
 from zoo.errors import DataError
-from zoo.mri.masks import MaskFiles, MaskFunction, draw, find_acs, low_frequencies, seed_of
+from zoo.mri.masks import FAMILIES, MaskFiles, MaskFunction, draw, find_acs, low_frequencies, seed_of
 from zoo.mri.masks_2d import center_distance, disc_of_area
 
 MASKS = meta("masks")["masks"]
@@ -48,11 +48,11 @@ def test_every_slice_of_a_volume_shares_a_seed_that_folders_do_not_change() -> N
 
 
 SHAPES = st.tuples(st.integers(32, 72), st.integers(40, 80))
-FAMILIES = ("random", "equispaced", "magic", "gaussian-1d", "gaussian-2d", "radial", "spiral", "poisson")
+GENERATED = ("random", "equispaced", "magic", "gaussian-1d", "gaussian-2d", "radial", "spiral", "poisson")
 
 
 @settings(max_examples=60, deadline=None)
-@given(family=st.sampled_from(FAMILIES), shape=SHAPES, rate=st.sampled_from([4.0, 5.0, 6.5]), seed=st.integers(0, 99))
+@given(family=st.sampled_from(GENERATED), shape=SHAPES, rate=st.sampled_from([4.0, 5.0, 6.5]), seed=st.integers(0, 99))
 def test_properties_of_every_family(family: str, shape: tuple[int, int], rate: float, seed: int) -> None:
     """The rate is about right, the centre is sampled, equal seeds give equal masks."""
     function = MaskFunction(family, (rate,), (0.06,))  # type: ignore[arg-type]
@@ -130,6 +130,41 @@ def test_impossible_masks_are_refused() -> None:
         draw("poisson", (32, 32), 4, None, np.random.RandomState(0))
     with pytest.raises(ValueError, match="as many centre fractions"):
         MaskFunction("random", (4, 8), (0.1,))
+    with pytest.raises(ValueError, match="at least one acceleration"):
+        MaskFunction("random", ())
+    with pytest.raises(ValueError, match="no family of masks 'poison', only random"):
+        draw("poison", (32, 32), 4, 0.1, np.random.RandomState(0))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="centre of 40 lines does not fit in the 32"):
+        draw("random", (16, 32), 4, 40, np.random.RandomState(0))
+    with pytest.raises(ValueError, match="at most 1, not 12"):
+        draw("radial", (16, 32), 4, 12, np.random.RandomState(0))
+    with pytest.raises(ValueError, match=r"no Poisson disc on 16 x 32 samples is 4x with a centre of 0\.9"):
+        draw("poisson", (16, 32), 4, 0.9, np.random.RandomState(0))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("rate", "fraction"), [(0.0, 0.1), (0.5, 0.1), (np.nan, 0.1), (4.0, -0.1), (4.0, np.nan)])
+def test_impossible_rates_are_refused(family: str, rate: float, fraction: float) -> None:
+    for ask in (
+        lambda: MaskFunction(family, (rate,), (fraction,)),  # type: ignore[arg-type]
+        lambda: draw(family, (16, 32), rate, fraction, np.random.RandomState(0)),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(ValueError, match=r"should be [01] or more, not"):
+            ask()
+
+
+def test_seeds_may_be_numbers_of_numpy() -> None:
+    function = MaskFunction("random", (4.0,), (0.1,))
+    assert (function((4, 64), np.int64(7)).mask == function((4, 64), 7).mask).all()
+    assert (function((4, 64), np.array([7, 8])).mask == function((4, 64), (7, 8)).mask).all()  # type: ignore[arg-type]
+
+
+def test_official_discs() -> None:
+    """The centre of the Calgary-Campinas masks has radius 18, border included; other discs exclude theirs."""
+    golden = load("masks")
+    calgary = golden["calgary_acs_disc_218x170_r18"].numpy().astype(bool)
+    assert (calgary == (center_distance((218, 170)) <= MaskFiles.acs_radius)).all()
+    assert (golden["centered_disk_64x60_0.05"].numpy().astype(bool) == disc_of_area((64, 60), 0.05)).all()
 
 
 class TestMaskFiles:

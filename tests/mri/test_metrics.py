@@ -35,7 +35,8 @@ def fed(metric: VolumeMetric, prediction: Tensor, target: Tensor, chunks: int = 
 @pytest.mark.parametrize("name", ["ssim", "psnr", "nmse"])
 def test_fastmri_protocol(volume: tuple[Tensor, Tensor], name: str, chunks: int) -> None:
     metric = fed(PROTOCOLS["fastmri"][name](), *volume, chunks)
-    assert metric.compute().item() == pytest.approx(VALUES[f"fastmri_{name}"], rel=1e-5)
+    for official in ("fastmri", "direct_fastmri"):
+        assert metric.compute().item() == pytest.approx(VALUES[f"{official}_{name}"], rel=1e-5)
 
 
 @pytest.mark.parametrize("name", ["ssim", "psnr"])
@@ -46,7 +47,15 @@ def test_calgary_protocol(volume: tuple[Tensor, Tensor], name: str) -> None:
 
 def test_other_numbers(volume: tuple[Tensor, Tensor]) -> None:
     assert metrics.nmae(*volume).item() == pytest.approx(VALUES["nmae_loss"], rel=1e-5)
+    assert metrics.nmse(*volume).item() == pytest.approx(VALUES["nmse_loss"], rel=1e-5)
     assert metrics.snr(*volume).mean().item() == pytest.approx(VALUES["snr_db_mean_over_slices"], rel=1e-5)
+    prediction, target = volume
+    mean_square = 10 * np.log10(float(target.max()) ** 2 / VALUES["fastmri_mse"])
+    assert metrics.psnr(prediction, target, target.max()).item() == pytest.approx(mean_square, rel=1e-5)
+    # DIRECT's loss takes the prediction's maximum; so does this with that for its range.
+    slices = [metrics.psnr(x, y, x.max()) for x, y in zip(prediction, target, strict=True)]
+    official = VALUES["direct_batch_psnr_uses_prediction_max"]
+    assert torch.stack(slices).mean().item() == pytest.approx(official, rel=1e-5)
 
 
 def test_ssim_loss_and_its_gradient(volume: tuple[Tensor, Tensor]) -> None:
@@ -132,7 +141,12 @@ def test_without_any_volume_there_is_no_number() -> None:
 
 def test_small_images_are_refused() -> None:
     with pytest.raises(ValueError, match="at least 7 x 7"):
-        metrics.ssim(torch.zeros(1, 6, 9), torch.zeros(1, 6, 9), torch.tensor(1.0))
+        metrics.ssim(torch.zeros(1, 6, 9), torch.zeros(1, 6, 9), 1.0)
+
+
+def test_a_range_may_be_a_number(volume: tuple[Tensor, Tensor]) -> None:
+    for metric in (metrics.ssim, metrics.psnr):
+        assert torch.equal(metric(*volume, 2.0), metric(*volume, torch.tensor(2.0)))
 
 
 def test_relative_l1_does_not_depend_on_the_unit(volume: tuple[Tensor, Tensor]) -> None:

@@ -61,14 +61,27 @@ class TestRecurrentVarNet:
         assert len(steps) == network.num_steps
         assert error(network(**inputs(golden)), golden["out/kspace"]) < OUTPUT
 
+    def test_state_after_the_first_step(self, case: Any) -> None:
+        network, golden, config = case
+        given = inputs(golden)
+        kspace, maps = given["masked_kspace"], given["sensitivity_map"]
+        image = reduce(ifft2(kspace, config["fft_centered"], config["fft_norm"]), maps)
+        start = network.initial_state(kspace, maps, given.get("initial_image"))
+        _, state = network.block_list[0].regularizer(to_channels(image), start)
+        assert error(torch.stack(state, dim=-1), golden["out/hidden_after_block0"]) < OUTPUT
+
     def test_initial_state(self, case: Any) -> None:
         network, golden, _ = case
         given = inputs(golden)
+        seen: list[Tensor] = []
+        if network.initializer is not None:
+            network.initializer.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
         state = network.initial_state(
             given["masked_kspace"], given["sensitivity_map"], given.get("initial_image", None)
         )
         if "out/init_state" in golden:
             assert error(torch.stack(state, dim=-1), golden["out/init_state"]) < OUTPUT
+            assert error(seen[0], golden["out/init_input"]) < OUTPUT
         else:
             assert state is None
 
@@ -239,6 +252,7 @@ def test_unet_on_odd_sizes() -> None:
     loss = (y * golden["in/w"]).mean()
     loss.backward()
     assert error(y, golden["out/y"]) < OUTPUT
+    assert loss.item() == pytest.approx(golden["out/loss"].item(), rel=1e-5)
     assert error(x.grad, golden["gin/x"]) < GRADIENT
     expected = {k: v for k, v in section(golden, "g/").items() if not k.startswith("norm")}
     check_gradients(plain, expected)
@@ -303,6 +317,21 @@ class TestRIM:
         network = zoo.create_model("mri/rim", **arguments).network
         assert sum(p.numel() for p in network.parameters()) == parameters
 
+    def test_without_skip_connections_the_output_is_the_next_image(self) -> None:
+        golden = load("rim_shared_sense")
+        sizes: dict[str, Any] = {"hidden_channels": 6, "length": 2}
+        added, plain = (zoo.create_model("mri/rim", **sizes, skip_connections=s).network for s in (True, False))
+        plain.load_state_dict(added.state_dict())
+        given = inputs(golden)
+        (x1, x2), _ = plain(**given)
+        start = added.first_image(*first(given))
+        first_of_added = added(**given)[0][0]
+        assert torch.allclose(start + x1, first_of_added, atol=1e-6)
+        again = zoo.create_model("mri/rim", **{**sizes, "length": 1}, image_initialization="input_image").network
+        again.load_state_dict(added.state_dict())
+        state = added.cell_list[0](gru_input(start, given))[1]
+        assert torch.allclose(again(**given, initial_image=x1, state=state)[0][0], x1 + x2, atol=1e-6)
+
     def test_goes_on_from_a_state(self) -> None:
         """Two calls of two steps are one of four."""
         golden = load("rim_shared_sense")
@@ -314,6 +343,12 @@ class TestRIM:
         _, state = long_half = short(**given, initial_image=long.first_image(*first(given)))
         again, _ = short(**given, initial_image=long_half[0][-1], state=state)
         assert torch.allclose(again[-1], images[-1], atol=1e-6)
+
+
+def gru_input(image: Tensor, given: dict[str, Tensor]) -> Tensor:
+    operator = SenseOperator(given["sensitivity_map"], given["sampling_mask"])
+    gradient = log_likelihood_gradient(image, given["masked_kspace"], operator)
+    return torch.cat((to_channels(image), to_channels(gradient)), dim=1)
 
 
 def first(given: dict[str, Tensor]) -> tuple[Tensor, Tensor, None]:
@@ -328,7 +363,9 @@ def test_cells(case: str) -> None:
     x, h = golden["in/x"].requires_grad_(), golden["in/h"].requires_grad_()
     new = cell(x, h)
     assert error(new, golden["out/h"]) < OUTPUT
-    (new * golden["in/w"]).mean().backward()
+    loss = (new * golden["in/w"]).mean()
+    loss.backward()
+    assert loss.item() == pytest.approx(golden["out/loss"].item(), rel=1e-5)
     assert error(x.grad, golden["gin/x"]) < GRADIENT
     assert error(h.grad, golden["gin/h"]) < GRADIENT
     check_gradients(cell, section(golden, "g/"))

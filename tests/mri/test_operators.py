@@ -11,7 +11,7 @@ from torch import Tensor
 from tests.goldens import section
 from tests.mri.golden import cplx, error, load
 from zoo.mri import wavelets
-from zoo.mri.fourier import fft2, ifft2, shift, unshift
+from zoo.mri.fourier import fft2, ifft2, move_origin, shift, unshift
 from zoo.mri.operators import (
     SenseOperator,
     center_crop,
@@ -63,6 +63,16 @@ class TestOfficialNumbers:
         assert error(safe_divide(x, cplx(golden["div_den"])), golden["complex_div"]) < 1e-5
         expected = golden["center_crop"]
         assert torch.equal(center_crop(golden["image"][..., 0], *expected.shape[-2:]), expected)
+
+
+@given(height=SIZES, width=SIZES, seed=st.integers(0, 1000))
+def test_the_origin_of_images_can_be_moved(height: int, width: int, seed: int) -> None:
+    """The same magnitudes at the same places in the other convention, and back."""
+    k = random_complex(2, height, width, seed=seed)
+    for centered in (True, False):
+        moved = move_origin(k, centered)
+        assert torch.allclose(ifft2(moved, centered).abs(), ifft2(k, not centered).abs())
+        assert torch.allclose(move_origin(moved, not centered), k)
 
 
 @given(height=SIZES, width=SIZES, centered=st.booleans(), seed=st.integers(0, 1000))

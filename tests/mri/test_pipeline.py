@@ -146,6 +146,17 @@ class TestFastMRI:
         assert volume.shape == (1, 16, 12)
         assert (volume.read(0).mask == mask).all()
 
+    def test_a_mask_of_another_width_is_refused(self, tmp_path: Path) -> None:
+        write_fastmri(
+            tmp_path / "m.h5",
+            random_kspace(1, 2, 20, 12),
+            np.ones((1, 8, 8), np.float32),
+            "AXT2",
+            mask=np.ones(7, bool),
+        )
+        with pytest.raises(DataError, match=r"m\.h5 has a mask of 7 columns, and its k-space has 12"):
+            FastMRIVolume(tmp_path / "m.h5")
+
     def test_narrow_volumes_have_a_square_crop(self, tmp_path: Path) -> None:
         write_fastmri(tmp_path / "n.h5", random_kspace(1, 2, 20, 12), np.ones((1, 16, 16), np.float32), "AXT2")
         assert FastMRIVolume(tmp_path / "n.h5").crop() == (12, 12)
@@ -224,6 +235,9 @@ class TestLayouts:
         np.save(tmp_path / "k.npy", random_kspace(3, 5, 4))
         with pytest.raises(DataError, match=r"k\.npy: An array \(3, 5, 4\) of complex64 does not have the layout"):
             FileVolume(tmp_path / "k.npy", "schw")
+        np.save(tmp_path / "six.npy", np.zeros((1,) * 6, np.complex64))
+        with pytest.raises(DataError, match=r"six\.npy: An array .* has no usual k-space layout"):
+            FileVolume(tmp_path / "six.npy")
         with pytest.raises(DataError, match="no usual k-space layout"):
             guess_layout((2, 3, 4, 5, 6, 7), np.dtype(np.complex64))
 

@@ -15,7 +15,7 @@ from zoo.mri.fourier import fft2, ifft2, unshift
 from zoo.mri.masks import MaskFunction
 from zoo.mri.operators import SenseOperator, expand, reduce, rss
 from zoo.mri.phantom import generate
-from zoo.mri.sensitivity import acs_maps, calibration_box, calibration_maps, espirit, network_maps
+from zoo.mri.sensitivity import acs_maps, calibration_box, calibration_maps, espirit, network_maps, real_maps
 from zoo.mri.unet import SensitivityRefinement
 
 
@@ -64,6 +64,11 @@ class TestEspirit:
         kspace = golden["in/kspace_c"][None]
         centered, plain = espirit(kspace, acs), espirit(kspace, acs, centered=False)
         assert torch.allclose(unshift(centered).abs(), plain.abs(), atol=1e-3)
+
+    def test_an_empty_slice_has_no_maps_and_no_nan(self) -> None:
+        kspace, acs = torch.zeros(1, 3, 16, 16, dtype=torch.complex64), torch.ones(1, 1, 16, 16, dtype=torch.bool)
+        for maps in (espirit(kspace, acs), calibration_maps(kspace, acs), real_maps(kspace, acs)):
+            assert (maps == 0).all()
 
     def test_without_a_centre(self) -> None:
         with pytest.raises(ValueError, match="needs a fully sampled centre"):

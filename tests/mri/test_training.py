@@ -10,6 +10,7 @@ import h5py
 import nibabel
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 from PIL import Image
 
@@ -21,7 +22,7 @@ from zoo.engine.run import train
 from zoo.errors import ConfigError, DataError
 from zoo.mri.fourier import ifft2
 from zoo.mri.hdf5 import write_calgary, write_fastmri
-from zoo.mri.operators import reduce
+from zoo.mri.operators import reduce, rss
 from zoo.mri.phantom import generate
 from zoo.mri.real_slice import evaluate, read
 from zoo.mri.refinement import hold_out
@@ -161,6 +162,16 @@ class TestInvariances:
         assert torch.isfinite(module({**batch, **empty})).all()
 
     @pytest.mark.parametrize(("name", "arguments"), SMALL_NETWORKS)
+    def test_an_empty_slice_has_finite_gradients(self, batch: Any, name: str, arguments: dict[str, Any]) -> None:
+        network = zoo.create_model(name, **arguments).network
+        key = "acs_mask" if name == "mri/varnet" else "sensitivity_map"
+        given = batch[key] if name == "mri/varnet" else torch.zeros_like(batch[key])
+        output = network(torch.zeros_like(batch["masked_kspace"]), batch["sampling_mask"], given)
+        last = output if isinstance(output, torch.Tensor) else output[0][-1]
+        last.abs().square().sum().backward()
+        assert all(p.grad.isfinite().all() for p in network.parameters() if p.grad is not None)
+
+    @pytest.mark.parametrize(("name", "arguments"), SMALL_NETWORKS)
     def test_one_graph_and_half_precision(self, batch: Any, name: str, arguments: dict[str, Any]) -> None:
         """torch.compile finds no break; under autocast the transforms stay in complex64 and the result close."""
         torch.manual_seed(0)
@@ -206,6 +217,17 @@ class TestInvariances:
             kspace.abs().square().sum().backward()
             gradients.append([p.grad for p in network.parameters() if p.grad is not None])
         assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-6) for a, b in zip(*gradients, strict=True))
+
+    def test_another_convention_than_the_data_s_is_refused(self, in_tmp: Path) -> None:
+        for option in ({"fft_centered": False}, {"fft_norm": "backward"}):
+            module: Any = zoo.create_model("mri/recurrentvarnet", **_GRU, **option)
+            data: Any = zoo.create_data("mri/phantom", size=(32, 32), coils=2, slices=1, val_volumes=1)
+            with pytest.raises(ConfigError, match=r"need model\.fft_centered=true and model\.fft_norm=ortho"):
+                pl.Trainer(logger=False, accelerator="cpu").validate(module, data)
+
+    def test_data_without_a_maximum_need_the_other_protocol(self, module: Any, batch: Any) -> None:
+        with pytest.raises(ConfigError, match=r"set model\.protocol=calgary"):
+            module.validation_step({**batch, "volume_max": torch.full((2,), float("nan"))}, 0)
 
     def test_a_network_that_is_not_centred_can_not_test_the_real_slice(self) -> None:
         with pytest.raises(ConfigError, match="real_slice needs a centred"):
@@ -295,6 +317,31 @@ class TestPredict:
         module: Any = zoo.create_model("mri/recurrentvarnet", **arguments, fft_centered=False).eval()
         assert module.predict_file(Path("e1.h5"), Path("r.npy"))["slices"] == 2
         assert np.load("r.npy").shape == (2, 48, 40)
+
+    @pytest.mark.parametrize("centered", [True, False])
+    def test_images_are_in_place_whatever_the_network_was_trained_on(self, masked: np.ndarray, centered: bool) -> None:
+        """A network that changes nothing gives each file's own zero-filled image."""
+        arguments = {"num_steps": 1, "recurrent_hidden_channels": 4, "recurrent_num_layers": 1}
+        module: Any = zoo.create_model("mri/recurrentvarnet", **arguments, fft_centered=centered).eval()
+        with torch.no_grad():
+            for parameter in module.network.parameters():
+                parameter.zero_()
+        masked[..., 34:] = 0  # what Calgary-Campinas' scanner does not measure
+        write_calgary("calgary.h5", masked)
+        write_fastmri("fastmri.h5", masked, np.ones((2, 48, 40), np.float32), "AXT2")
+        for name, convention in (("calgary", False), ("fastmri", True)):
+            module.predict_file(Path(f"{name}.h5"), Path("r.npy"))
+            expected = rss(ifft2(torch.from_numpy(masked), convention)).numpy()
+            assert np.allclose(np.load("r.npy"), expected, atol=1e-4 * expected.max())
+
+    def test_the_margin_counts_in_finding_the_mask(self, module: Any, masked: np.ndarray) -> None:
+        """Slices that are left out may be sampled otherwise."""
+        whole = np.repeat(masked[:1], 5, axis=0)
+        whole[0] = generate(4, "T2", (48, 40), 4, 2).kspace[0]
+        write_calgary("e1.h5", whole)
+        facts = module.predict_file(Path("e1.h5"), Path("r.npy"), margin=1)
+        assert facts["slices"] == 3
+        assert facts["acceleration"] == pytest.approx(40 / 18, abs=0.01)
 
     def test_fully_sampled_input_is_undersampled_on_request(self, module: Any, in_tmp: Path) -> None:
         np.save("full.npy", generate(4, "T2", (48, 40), 4, 1).kspace)

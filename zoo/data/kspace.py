@@ -20,6 +20,7 @@ from zoo.mri.pipeline import Preparation
 from zoo.mri.volumes import Volume
 
 OnCorrupt = Literal["skip", "fatal"]
+PURPOSES = {"train": "train on", "val": "validate with", "test": "test with"}
 
 
 class KSpaceBatch(TypedDict):
@@ -105,7 +106,12 @@ class KSpaceSlices(Dataset[dict[str, Any]]):
         return (min(channels, coils or channels), height, width, *volume.crop())
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """One sample of `KSpaceBatch`, without the batch axis."""
+        """One sample of `KSpaceBatch`, without the batch axis.
+
+        Raises:
+            DataError: the slice can't be read, or is undersampled already.
+            ConfigError: the mask's rate and centre do not fit its size.
+        """
         v, s, choice = self.index[index]
         volume = self.volumes[v]
         raw = volume.read(s)
@@ -127,7 +133,10 @@ class KSpaceSlices(Dataset[dict[str, Any]]):
             function, seed = self.masks[choice], seed_of(volume.name)
         kspace, padding = self.preparation.clean(raw, flip)
         height, width = kspace.shape[-2:]
-        mask = function((height, width), seed)
+        try:
+            mask = function((height, width), seed)
+        except ValueError as error:
+            raise ConfigError(f"No mask for the {height} x {width} samples of {volume.name}: {error}.") from None
         truth = None
         if raw.truth is not None:
             truth, _ = self.preparation.clean(replace(raw, kspace=raw.truth), flip)
@@ -232,7 +241,7 @@ class KSpaceData(pl.LightningDataModule):
         num_workers: loader processes.
 
     Raises:
-        ConfigError: the rates and centre fractions do not fit together.
+        ConfigError: the rates and centre fractions do not fit together, or a number is impossible.
     """
 
     def __init__(
@@ -254,12 +263,28 @@ class KSpaceData(pl.LightningDataModule):
                 f"data.accelerations has {len(accelerations)} rates and data.center_fractions {len(center_fractions)} "
                 "fractions: give one fraction for each rate, and at least one rate and one family of masks."
             )
+        if eval_batch_size < 1 or num_workers < 0:
+            raise ConfigError(
+                f"data.eval_batch_size ({eval_batch_size}) should be 1 or more, "
+                f"data.num_workers ({num_workers}) 0 or more."
+            )
+        if preparation.taper is not None and not preparation.taper > 0:
+            raise ConfigError(f"data.taper should be positive, or null for none, not {preparation.taper}.")
+        kept = 1 if preparation.coils is None else preparation.coils
+        if min(kept, *(preparation.image_crop or (1,))) < 1:
+            raise ConfigError(
+                f"data.coils ({preparation.coils}) and data.image_crop ({preparation.image_crop}) should be 1 or more, "
+                "or null for all."
+            )
         self.preparation, self.flip, self.seed = preparation, flip, seed
         self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
-        self.train_masks: Sequence[MaskSource] = [
-            MaskFunction(family, accelerations, center_fractions) for family in masks
-        ]
-        self.eval_masks: Sequence[MaskSource] = single_rates(eval_mask or masks[0], accelerations, center_fractions)
+        try:
+            self.train_masks: Sequence[MaskSource] = [
+                MaskFunction(family, accelerations, center_fractions) for family in masks
+            ]
+            self.eval_masks: Sequence[MaskSource] = single_rates(eval_mask or masks[0], accelerations, center_fractions)
+        except ValueError as error:
+            raise ConfigError(f"data.accelerations or data.center_fractions: {error}.") from None
         self.volumes: dict[str, list[Volume]] = {}
 
     @abstractmethod
@@ -271,6 +296,8 @@ class KSpaceData(pl.LightningDataModule):
         for name in {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}.get(stage, ()):
             if name not in self.volumes:
                 self.volumes[name] = self.split(name)  # type: ignore[arg-type]
+                if not self.volumes[name]:
+                    raise ConfigError(f"data.{name}_volumes is 0: there is nothing to {PURPOSES[name]}.")
         splits = {name: {volume.name for volume in volumes} for name, volumes in self.volumes.items()}
         for name, others in splits.items():
             for other in splits:

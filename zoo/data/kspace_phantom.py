@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from zoo.data.kspace import KSpaceData
@@ -67,6 +68,14 @@ class PhantomKSpace(KSpaceData):
         seed: int = 0,
         num_workers: int = 0,
     ) -> None:
+        if min(*size, coils, slices) < 1 or min(train_volumes, val_volumes, test_volumes) < 0 or not contrasts:
+            raise ConfigError(
+                f"data.size {list(size)}, data.coils ({coils}) and data.slices ({slices}) should be 1 or more, "
+                f"data.train_volumes ({train_volumes}), data.val_volumes ({val_volumes}) and data.test_volumes "
+                f"({test_volumes}) 0 or more, and data.contrasts {list(contrasts)} at least one."
+            )
+        if not 0 < min(snr) <= max(snr) < math.inf:
+            raise ConfigError(f"data.snr should be two positive numbers, not {list(snr)}.")
         super().__init__(
             Preparation(taper=taper),
             masks,
@@ -119,4 +128,7 @@ def _discs(accelerations: tuple[float, ...], fractions: tuple[float, ...]) -> li
             f"data.accelerations_3d has {len(accelerations)} rates and data.center_fractions_3d {len(fractions)} "
             "fractions: give one fraction for each rate, and at least one."
         )
-    return [MaskFunction("poisson", accelerations, fractions)]
+    try:
+        return [MaskFunction("poisson", accelerations, fractions)]
+    except ValueError as error:
+        raise ConfigError(f"data.accelerations_3d or data.center_fractions_3d: {error}.") from None

@@ -8,7 +8,7 @@ from torch import Tensor
 from zoo.mri.metrics import ssim
 
 
-def ssim_loss(prediction: Tensor, target: Tensor, data_range: Tensor | None = None) -> Tensor:
+def ssim_loss(prediction: Tensor, target: Tensor, data_range: Tensor | float | None = None) -> Tensor:
     """1 - SSIM, mean over the batch.
 
     Args:

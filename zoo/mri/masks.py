@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, get_args
 
 import numpy as np
 from numpy.random import RandomState
@@ -35,7 +35,8 @@ Family = Literal[
     "poisson",
     "gaussian-2d",
 ]
-Seed = int | Sequence[int]
+FAMILIES: tuple[Family, ...] = get_args(Family)
+Seed = int | np.integer[Any] | Sequence[int]
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,15 @@ class SamplingMask:
 
 
 def low_frequencies(width: int, center_fraction: float) -> int:
-    """Number of fully sampled central lines; a `center_fraction` of 1 or more is that number itself."""
-    return int(center_fraction) if center_fraction >= 1 else round(width * center_fraction)
+    """Number of fully sampled central lines; a `center_fraction` of 1 or more is that number itself.
+
+    Raises:
+        ValueError: there are fewer lines.
+    """
+    lines = int(center_fraction) if center_fraction >= 1 else round(width * center_fraction)
+    if lines > width:
+        raise ValueError(f"a fully sampled centre of {lines} lines does not fit in the {width} of k-space")
+    return lines
 
 
 def center_lines(width: int, lines: int) -> BoolArray:
@@ -137,6 +145,13 @@ _LINES: dict[str, Callable[[int, float, float, RandomState], BoolArray]] = {
 }
 
 
+def _check_rate(acceleration: float, center_fraction: float | None) -> None:
+    if not 1 <= acceleration < np.inf:
+        raise ValueError(f"an acceleration should be 1 or more, not {acceleration:g}")
+    if center_fraction is not None and not 0 <= center_fraction < np.inf:
+        raise ValueError(f"a centre fraction should be 0 or more, not {center_fraction:g}")
+
+
 def draw(
     family: Family,
     shape: tuple[int, int],
@@ -157,9 +172,13 @@ def draw(
         rng: source of randomness.
 
     Raises:
-        ValueError: the centre alone exceeds the wanted samples, or the family needs a centre fraction.
+        ValueError: there is no such family, acceleration or centre fraction, the centre alone exceeds the wanted
+            samples, or the family needs a centre fraction.
     """
     height, width = shape
+    if family not in FAMILIES:
+        raise ValueError(f"there is no family of masks '{family}', only {', '.join(FAMILIES)}")
+    _check_rate(acceleration, center_fraction)
     if center_fraction is None and family not in ("radial", "spiral"):
         raise ValueError(f"a {family} mask needs a centre fraction")
     if family in _LINES:
@@ -170,8 +189,14 @@ def draw(
             lines = max(min(lines, round(width / acceleration)), 1)
         acs = center_lines(width, lines)
         return SamplingMask(*(np.broadcast_to(line, (height, width)).copy() for line in (chosen, acs)))
+    if center_fraction is not None and center_fraction > 1:
+        raise ValueError(f"the centre of a {family} mask is a fraction of the area, at most 1, not {center_fraction:g}")
     mask, acs = masks_2d.FAMILIES[family](shape, acceleration, center_fraction, rng)
     return SamplingMask(mask, acs)
+
+
+def _generator(seed: Seed) -> RandomState:
+    return RandomState(int(seed) if isinstance(seed, int | np.integer) else list(seed))
 
 
 class MaskSource(Protocol):
@@ -197,6 +222,9 @@ class MaskFunction:
         family: see `draw`.
         accelerations: the rates; each mask gets one of them at random.
         center_fractions: the centre fraction that belongs to each rate; None as in `draw`.
+
+    Raises:
+        ValueError: there is no rate, an impossible one, or not one centre fraction for each.
     """
 
     family: Family
@@ -204,15 +232,19 @@ class MaskFunction:
     center_fractions: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
+        if not self.accelerations:
+            raise ValueError("masks need at least one acceleration")
         if self.center_fractions is not None and len(self.center_fractions) != len(self.accelerations):
             raise ValueError(
                 f"{len(self.accelerations)} accelerations need as many centre fractions, "
                 f"not {len(self.center_fractions)}"
             )
+        for acceleration, fraction in zip(self.accelerations, self.center_fractions or self.accelerations, strict=True):
+            _check_rate(acceleration, fraction)
 
     def __call__(self, shape: tuple[int, int], seed: Seed) -> SamplingMask:
         """A mask (H, W); equal seeds give equal masks."""
-        rng = RandomState(seed if isinstance(seed, int) else list(seed))
+        rng = _generator(seed)
         choice = rng.randint(0, high=len(self.accelerations))
         fraction = None if self.center_fractions is None else self.center_fractions[choice]
         return draw(self.family, shape, self.accelerations[choice], fraction, rng)
@@ -244,7 +276,7 @@ class MaskFiles:
             DataError: there is no file for that shape, or its masks are of another.
         """
         masks = _read_masks(self.folder / f"R{self.acceleration:g}_{shape[0]}x{shape[1]}.npy", shape)
-        rng = RandomState(seed if isinstance(seed, int) else list(seed))
+        rng = _generator(seed)
         mask = masks[rng.randint(0, high=len(masks))].astype(bool)
         return SamplingMask(mask, mask & (masks_2d.center_distance(shape) <= self.acs_radius))
 

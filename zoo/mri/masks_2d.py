@@ -177,7 +177,10 @@ def poisson(shape: tuple[int, int], acceleration: float, center_fraction: float 
         mask = _throw_darts(shape, _poisson_slope(shape, acceleration, center_fraction), rng) | disc
         if abs(mask.size / mask.sum() - acceleration) < RATE_TOLERANCE:
             return mask, disc
-    raise ValueError(f"a Poisson-disc mask of {shape} at {acceleration:g}x with a centre of {center_fraction:g} fails")
+    raise ValueError(
+        f"no Poisson disc on {shape[0]} x {shape[1]} samples is {acceleration:g}x with a centre of {center_fraction:g} "
+        "of the area: take a smaller centre fraction or acceleration"
+    )
 
 
 def add_gaussian(center: BoolArray, acceleration: float, rng: RandomState) -> BoolArray:

@@ -24,7 +24,7 @@ WINDOW = 7
 K1, K2 = 0.01, 0.03
 
 
-def ssim(prediction: Tensor, target: Tensor, data_range: Tensor) -> Tensor:
+def ssim(prediction: Tensor, target: Tensor, data_range: Tensor | float) -> Tensor:
     """Structural similarity with a uniform 7 x 7 window and unbiased covariances, without the border.
 
     Args:
@@ -41,7 +41,7 @@ def ssim(prediction: Tensor, target: Tensor, data_range: Tensor) -> Tensor:
     mx, my, mxx, myy, mxy = F.avg_pool2d(moments, WINDOW, stride=1).unbind(1)
     unbias = WINDOW**2 / (WINDOW**2 - 1)
     vx, vy, vxy = unbias * (mxx - mx * mx), unbias * (myy - my * my), unbias * (mxy - mx * my)
-    span = data_range.view(-1, 1, 1)
+    span = torch.as_tensor(data_range).to(target).view(-1, 1, 1)
     c1, c2 = (K1 * span) ** 2, (K2 * span) ** 2
     quotient = (2 * mx * my + c1) * (2 * vxy + c2) / ((mx * mx + my * my + c1) * (vx + vy + c2))
     return quotient.mean((-2, -1))
@@ -57,7 +57,7 @@ def nmae(prediction: Tensor, target: Tensor) -> Tensor:
     return (target - prediction).abs().sum() / target.abs().sum()
 
 
-def psnr(prediction: Tensor, target: Tensor, data_range: Tensor) -> Tensor:
+def psnr(prediction: Tensor, target: Tensor, data_range: Tensor | float) -> Tensor:
     """10 log10(range^2 / mean squared error) in dB over everything given."""
     return 10 * torch.log10(data_range**2 / (target - prediction).square().mean())
 

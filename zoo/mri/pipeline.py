@@ -165,8 +165,8 @@ class Preparation:
             crop: (height, width) of the image that counts.
             truth: cleaned k-space that the target is made of; by default `kspace`, noise included.
         """
-        sampled = torch.from_numpy(mask.mask)[None] & ~padding
-        acs = torch.from_numpy(mask.acs)[None] & ~padding
+        sampled = torch.tensor(mask.mask)[None] & ~padding
+        acs = torch.tensor(mask.acs)[None] & ~padding
         maps = acs_maps(kspace[None], acs[None], self.taper, self.centered, self.norm)[0]
         masked = torch.where(sampled, kspace, 0)
         scale = torch.ones(()) if self.percentile is None else scaling_factor(masked, self.percentile)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from zoo.errors import DataError
 from zoo.files import atomic_path
+from zoo.mri.fourier import move_origin
 from zoo.mri.hdf5 import reading
 from zoo.mri.masks import MaskFunction, SamplingMask, find_acs, seed_of
 from zoo.mri.pipeline import Preparation, RawSlice, as_batch
@@ -55,7 +56,7 @@ def sampled(volume: FileVolume, slices: range) -> NDArray[np.bool_]:
         return first.mask
     found = np.zeros(volume.shape[1:], dtype=bool)
     for index in slices:
-        found |= (volume.kspace(index) != 0).any(0)
+        found |= (volume.read(index).kspace != 0).any(0)
     return found
 
 
@@ -82,9 +83,12 @@ def predict_volume(
     mask = find_mask(volume, slices, acceleration, center_fraction)
 
     images = []
+    is_public = isinstance(volume, FastMRIVolume | CalgaryVolume)  # others have the convention that the network has
     for index in slices:
         raw = volume.read(index)
         kspace, padding = preparation.clean(RawSlice(raw.kspace, mask.mask, raw.unmeasured))
+        if is_public and volume.centered != preparation.centered:
+            kspace = move_origin(kspace, preparation.centered)
         sample = preparation(kspace, padding, mask, volume.crop())
         batch: Any = as_batch(sample, module.device, raw.noise)
         with torch.no_grad():

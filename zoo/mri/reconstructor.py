@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
@@ -99,6 +99,19 @@ class Reconstructor(ZooModule):
         norm: Norm = self.network.fft_norm  # type: ignore[assignment]
         return norm
 
+    def setup(self, stage: str) -> None:
+        """Compares the convention of the data with that of the network.
+
+        Raises:
+            ConfigError: they differ: targets and reconstructions would not lie on each other.
+        """
+        data = getattr(getattr(self.trainer, "datamodule", None), "preparation", None)
+        if isinstance(data, Preparation) and (data.centered, data.norm) != (self.centered, self.norm):
+            raise ConfigError(
+                f"The data need model.fft_centered={str(data.centered).lower()} and model.fft_norm={data.norm}, "
+                f"and the network has {str(self.centered).lower()} and {self.norm}."
+            )
+
     @abstractmethod
     def images(self, batch: KSpaceBatch) -> list[Tensor]:
         """Magnitude images (B, H, W) in scaled units, after each step that the loss sees; the last one counts."""
@@ -182,6 +195,8 @@ class Reconstructor(ZooModule):
         return {name: torch.cat(parts) for name, parts in images.items()}
 
     def _update(self, metrics: nn.Module, image: Tensor, batch: KSpaceBatch) -> None:
+        if self.protocol == "fastmri" and batch["volume_max"].isnan().any():
+            raise ConfigError("These data do not tell the maximum of a volume: set model.protocol=calgary.")
         scale = batch["scaling_factor"].view(-1, 1, 1)
         prediction, target = (_cropped(x * scale, batch) for x in (image, batch["target"]))
         for _, metric in _volume_metrics(metrics):
@@ -285,6 +300,30 @@ class Reconstructor(ZooModule):
         refinement = None if refine_steps is None else Refinement(refine_steps)
         return predict_volume(
             self, preparation, input, output, layout, key, acceleration, center_fraction, margin, refinement
+        )
+
+
+def require_positive(**sizes: float | None) -> None:
+    """Refuses arguments of a model that are not above 0; None stands for one that was not given.
+
+    Raises:
+        ConfigError: names the first of them.
+    """
+    for name, size in sizes.items():
+        if size is not None and not size > 0:
+            raise ConfigError(f"model.{name} should be positive, not {size}.")
+
+
+def require_pairs(channels: Sequence[int], dilations: Sequence[int]) -> None:
+    """Refuses convolutions of a state initialiser of which some have no dilation, or none at all.
+
+    Raises:
+        ConfigError: says how many there are of each.
+    """
+    if len(channels) != len(dilations) or not channels or min(*channels, *dilations) < 1:
+        raise ConfigError(
+            f"model.initializer_channels {list(channels)} and model.initializer_dilations {list(dilations)} should be "
+            "as many positive numbers, at least one of each."
         )
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zoo.mri.fourier import Norm, fft2, ifft2, unshift
-from zoo.mri.operators import normalize_maps
+from zoo.mri.operators import normalize_maps, safe_divide
 
 BLOCK = 10  # samples along its shorter side, of a centre that ESPIRiT's maps are made of for networks
 
@@ -138,13 +138,13 @@ def _local_operators(correlation: Tensor, shape: torch.Size, centered: bool) -> 
 
 
 def _leading_eigenvector(operators: Tensor, crop: float, iterations: int) -> Tensor:
-    """(H, W, C, C) -> (C, H, W), by the power method."""
+    """(H, W, C, C) -> (C, H, W), by the power method; 0 for an operator of 0."""
     vector = operators.new_ones(*operators.shape[:-1], 1)
     value = vector.real
     for _ in range(iterations):
         vector = operators @ vector
         value = torch.linalg.vector_norm(vector, dim=-2, keepdim=True)
-        vector = vector / value
+        vector = safe_divide(vector, value)
     phase = torch.polar(torch.ones_like(value), -vector[..., :1, :].angle())
     return (vector * phase * (value > crop)).squeeze(-1).movedim(-1, 0)
 

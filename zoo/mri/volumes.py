@@ -68,7 +68,7 @@ class Volume(ABC):
         for index in range(self.slices):
             raw = self.read(index)
             kspace = raw.kspace if raw.truth is None else raw.truth
-            image = rss(ifft2(torch.from_numpy(kspace), self.centered))
+            image = rss(ifft2(torch.tensor(kspace), self.centered))
             largest = max(largest, float(center_crop(image, *self.crop()).max()))
         return largest
 
@@ -188,8 +188,8 @@ class FileVolume(Volume):
     def __init__(self, path: str | Path, layout: str | None = None, key: str = "kspace") -> None:
         self.path, self.key, self.name = Path(path), key, Path(path).name
         shape, dtype = self._describe()
-        self.layout = Layout(layout or guess_layout(shape, dtype))
         try:
+            self.layout = Layout(layout or guess_layout(shape, dtype))
             self.slices, *rest = self.layout.sizes(shape, dtype)
         except DataError as error:
             raise DataError(f"{self.path}: {error}") from None
@@ -257,6 +257,8 @@ class FastMRIVolume(FileVolume):
         unmeasured = np.ones(width, dtype=bool)
         unmeasured[max(header.padding[0], 0) : header.padding[1]] = False
         self.unmeasured = np.broadcast_to(unmeasured, (height, width))
+        if mask is not None and len(mask) != width:
+            raise DataError(f"{path} has a mask of {len(mask)} columns, and its k-space has {width}.")
         self.mask = None if mask is None else np.broadcast_to(mask & ~unmeasured, (height, width))
         self.reconstruction = header.reconstruction_size[:2]
         if header.voxel_size is not None:

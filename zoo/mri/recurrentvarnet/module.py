@@ -8,7 +8,7 @@ from zoo.data.kspace import KSpaceBatch
 from zoo.errors import ConfigError
 from zoo.mri.baselines import BaselineName
 from zoo.mri.fourier import Norm
-from zoo.mri.reconstructor import Loss, Protocol, Reconstructor
+from zoo.mri.reconstructor import Loss, Protocol, Reconstructor, require_pairs, require_positive
 from zoo.mri.recurrentvarnet.network import Domain, Initialization, RecurrentVarNet
 from zoo.mri.schedule import Schedule
 from zoo.mri.sensitivity import network_maps
@@ -66,6 +66,16 @@ class RecurrentVarNetReconstructor(Reconstructor):
         baselines: tuple[BaselineName, ...] = (),
         real_slice: bool = False,
     ) -> None:
+        require_positive(
+            num_steps=num_steps,
+            recurrent_hidden_channels=recurrent_hidden_channels,
+            recurrent_num_layers=recurrent_num_layers,
+            initializer_multiscale=initializer_multiscale,
+            sensitivity_filters=sensitivity_filters or None,
+            sensitivity_pools=sensitivity_pools,
+        )
+        if learned_initializer:
+            require_pairs(initializer_channels, initializer_dilations)
         if opening_iterations < 0 or closing_iterations < 0:
             raise ConfigError(
                 f"model.opening_iterations ({opening_iterations}) and model.closing_iterations ({closing_iterations}) "

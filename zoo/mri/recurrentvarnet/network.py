@@ -293,8 +293,8 @@ class RecurrentVarNet(nn.Module):
     @staticmethod
     def _rms(channels: Tensor) -> Tensor:
         """(B, 1, 1, 1), root mean square of each sample; 1 for an empty one."""
-        rms = channels.square().mean((1, 2, 3), keepdim=True).sqrt()
-        return torch.where(rms == 0, 1, rms)
+        square = channels.square().mean((1, 2, 3), keepdim=True)
+        return torch.where(square > 0, square, 1.0).sqrt()  # the root of 0 would have a gradient of NaN
 
     def _fft2(self, image: Tensor) -> Tensor:
         return fft2(image, self.fft_centered, self.fft_norm)

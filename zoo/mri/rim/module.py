@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from zoo.data.kspace import KSpaceBatch
+from zoo.errors import ConfigError
 from zoo.mri.baselines import BaselineName
 from zoo.mri.fourier import Norm, fft2
 from zoo.mri.operators import expand
-from zoo.mri.reconstructor import Loss, Protocol, Reconstructor
+from zoo.mri.reconstructor import Loss, Protocol, Reconstructor, require_pairs, require_positive
 from zoo.mri.rim.network import RIM, EfficientRIM, ImageInitialization
 from zoo.mri.schedule import Schedule
 from zoo.registry import register_model
@@ -27,7 +28,7 @@ class RIMReconstructor(Reconstructor):
         cell: "conv-gru" is the network of the Calgary-Campinas challenge, with the GRU of RecurrentVarNet;
             the others are the efficient RIM with GRU, minimal gated unit or independently recurrent cells.
         hidden_channels, length: see `zoo.mri.rim.network`.
-        depth, no_parameter_sharing, instance_norm, dense_connect, normalized, learned_initializer,
+        depth, no_parameter_sharing, instance_norm, dense_connect, skip_connections, normalized, learned_initializer,
             initializer_channels, initializer_dilations, initializer_multiscale: of "conv-gru" only, see
             `zoo.mri.rim.network.RIM`.
         conv_kernels, conv_dilations, recurrent_kernels, sigma: of the other cells only, see
@@ -50,6 +51,7 @@ class RIMReconstructor(Reconstructor):
         no_parameter_sharing: bool = False,
         instance_norm: bool = False,
         dense_connect: bool = False,
+        skip_connections: bool = True,
         normalized: bool = False,
         learned_initializer: bool = False,
         initializer_channels: tuple[int, ...] = (32, 32, 64, 64),
@@ -76,6 +78,22 @@ class RIMReconstructor(Reconstructor):
         baselines: tuple[BaselineName, ...] = (),
         real_slice: bool = False,
     ) -> None:
+        require_positive(
+            hidden_channels=hidden_channels,
+            length=length,
+            depth=depth,
+            initializer_multiscale=initializer_multiscale,
+            sigma=sigma,
+            sensitivity_filters=sensitivity_filters or None,
+            sensitivity_pools=sensitivity_pools,
+        )
+        if learned_initializer:
+            require_pairs(initializer_channels, initializer_dilations)
+        if any(kernel % 2 == 0 for kernel in (*conv_kernels, *recurrent_kernels)):
+            raise ConfigError(
+                f"model.conv_kernels {list(conv_kernels)} and model.recurrent_kernels {list(recurrent_kernels)} should "
+                "be odd."
+            )
         network: RIM | EfficientRIM
         if cell == "conv-gru":
             network = RIM(
@@ -85,6 +103,7 @@ class RIMReconstructor(Reconstructor):
                 no_parameter_sharing,
                 instance_norm,
                 dense_connect,
+                skip_connections,
                 normalized,
                 image_initialization,
                 learned_initializer,

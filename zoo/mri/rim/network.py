@@ -79,7 +79,7 @@ def log_likelihood_gradient(
 
 
 class RIM(_Unrolled):
-    """Image and gradient (4 channels) go to a `ConvGRU`, whose output is added to the image.
+    """Image and gradient (4 channels) go to a `ConvGRU`, whose output is added to the image (unless told otherwise).
 
     Args:
         hidden_channels: of the GRU.
@@ -88,6 +88,7 @@ class RIM(_Unrolled):
         no_parameter_sharing: every step has weights of its own.
         instance_norm: see `ConvGRU`.
         dense_connect: each layer of the GRU sees its predecessor's input too.
+        skip_connections: the GRU's output is added to the image; otherwise it is the next image.
         normalized: see `ConvGRU`; as published, the two groups are image and gradient on the way in, and
             real and imaginary part on the way out.
         image_initialization, fft_centered, fft_norm, checkpoint_steps, sensitivity_filters,
@@ -104,6 +105,7 @@ class RIM(_Unrolled):
         no_parameter_sharing: bool = False,
         instance_norm: bool = False,
         dense_connect: bool = False,
+        skip_connections: bool = True,
         normalized: bool = False,
         image_initialization: ImageInitialization = "sense",
         learned_initializer: bool = False,
@@ -119,7 +121,7 @@ class RIM(_Unrolled):
         super().__init__(
             image_initialization, fft_centered, fft_norm, checkpoint_steps, sensitivity_filters, sensitivity_pools
         )
-        self.length = length
+        self.length, self.skip_connections = length, skip_connections
         self.initializer = (
             StateInitializer(
                 2, hidden_channels, depth, initializer_channels, initializer_dilations, initializer_multiscale
@@ -173,7 +175,7 @@ class RIM(_Unrolled):
             channels = torch.cat((to_channels(image), to_channels(gradient)), dim=1)
             cell = self.cell_list[index % len(self.cell_list)]
             delta, state = self._run(cell, channels.contiguous(memory_format=torch.channels_last), state)
-            image = image + from_channels(delta)
+            image = image + from_channels(delta) if self.skip_connections else from_channels(delta)
             images.append(image)
         assert state is not None
         return images, state
