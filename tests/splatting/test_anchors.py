@@ -270,6 +270,19 @@ class TestGrowth:
         assert all(len(v) in (len(state), 3 * len(state)) for v in state.statistics.values())
         assert all(len(a) == len(state) for pair in state.moments.values() for a in pair)
 
+    def test_a_fine_grid_over_a_wide_scene(self) -> None:
+        """Kilometres in cells of less than a millimetre, more cells than 64 bits count: anchors grow where they should."""
+        generator = np.random.default_rng(0)
+        state = initial_anchors(np.concatenate([generator.normal(0, 20, (18, 3)), np.diag([4e3, -4e3, 4e3])]), 4, 3)
+        state.rows["offset"] += torch.from_numpy(generator.normal(0, 0.1, (21, 3, 3))).float()
+        places = state.rows["anchor"].unsqueeze(1) + state.rows["offset"] * state.rows["scaling"][:, None, :3].exp()
+        state.statistics["offset_denom"] += 100
+        state.statistics["gradient_accum"] += 1
+        adjust(state, Growth(1e-4), [torch.ones(63) for _ in range(3)])
+        distances = torch.cdist(state.rows["anchor"][21:].double(), places.view(-1, 3).double())
+        assert distances.amin(1).max() < 0.02  # every new anchor is where a slot asked for one,
+        assert distances.amin(0).max() < 0.02  # and every slot has got one
+
     def test_states_survive_being_tensors(self) -> None:
         state = self.state()
         state.iteration, state.radius = 7, 2.5
