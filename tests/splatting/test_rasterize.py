@@ -330,7 +330,7 @@ class TestDegenerateInput:
         ({"backgrounds": torch.zeros(3)}, r"backgrounds should be \(2, 3\), not \(3,\)"),
         ({"colors": torch.zeros(12, 0)}, "colors should be"),
         ({"Ks": torch.eye(3, dtype=torch.float64).repeat(2, 1, 1)}, "Ks is torch.float64.*convert it"),
-        ({"means": torch.zeros(12, 3, dtype=torch.float64), "implementation": "compiled"}, "implementation='reference'"),
+        ({"means": torch.zeros(12, 3).double(), "implementation": "compiled"}, "implementation='reference'"),
     ],
 )
 def test_bad_arguments_are_named(change: dict[str, Any], message: str) -> None:
