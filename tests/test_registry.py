@@ -161,6 +161,16 @@ def test_plugins_are_found(tmp_path: Path) -> None:
         (zoo.create_data, "mri/phantom", {"eval_batch_size": 0}, r"data\.eval_batch_size \(0\)"),
         (zoo.create_data, "mri/kspace", {"root": ".", "coils": 0}, r"data\.coils \(0\)"),
         (zoo.create_data, "humans/body-clouds", {"mixed": float("nan")}, "from 0 to 1"),
+        (zoo.create_model, "splatting/3dgs", {"init_opacity": 1.0}, r"model\.init_opacity should be between 0 and 1"),
+        (zoo.create_model, "splatting/3dgs", {"sh_degree": 4}, r"model\.sh_degree should be from 0 to 3, not 4"),
+        (zoo.create_model, "splatting/edgs", {"nns_per_ref": 0}, "1 or more"),
+        (zoo.create_model, "splatting/edgs", {"lr_means": float("inf")}, "positive"),
+        (zoo.create_model, "splatting/momentum-gs", {"lr_mlp_cov": (0.004, -1.0)}, r"lr_mlp_cov should be 0 or more"),
+        (zoo.create_model, "splatting/momentum-gs", {"use_feat_bank": True, "feat_dim": 30}, "multiple of 4"),
+        (zoo.create_model, "splatting/scaffold-gs", {"n_offsets": 0}, "1 or more"),
+        (zoo.create_data, "splatting/scene", {"test_every": -1}, "0 or more"),
+        (zoo.create_data, "splatting/scene", {"views": 1}, "2 or more"),
+        (zoo.create_data, "splatting/city", {"size": 0}, "1 or more"),
     ],
 )
 def test_impossible_numbers_are_named(create: Any, name: str, arguments: dict[str, Any], message: str) -> None:

@@ -17,6 +17,7 @@ import zoo
 from tests.goldens import load, relative_error, section
 from zoo import weights
 from zoo.errors import DataError, UnknownNameError, WeightsError
+from zoo.splatting.gaussians import mean_square_distance
 from zoo.splatting.momentum_gs.distillation import BlockWeights, consistency, update_teacher
 from zoo.splatting.scaffold_gs import files
 from zoo.splatting.scaffold_gs.anchors import ANCHOR_ROWS, AnchorState, automatic_voxel_size, initial_anchors, voxelise
@@ -125,6 +126,8 @@ def test_anchors_begin_as_the_official_ones(tag: str) -> None:
     golden = load(SYSTEM, "init")
     part, points = section(golden, f"{tag}/"), golden["points"].double().numpy()
     size = float(part["voxel_size_in"])
+    distances = torch.from_numpy(mean_square_distance(points)).float()
+    torch.testing.assert_close(distances, golden["dist_mean3nn_sq"], rtol=1e-5, atol=1e-8)
     points = points[:: int(part["ratio"])]
     size = size if size > 0 else automatic_voxel_size(points, squared=True)
     assert size == pytest.approx(float(part["voxel_size"]), rel=1e-4)
@@ -231,8 +234,18 @@ class TestFiles:
             files.read_folder(tmp_path)
         with pytest.raises(WeightsError, match="lacks offset"):
             zoo.convert_official("splatting/momentum-gs", {"anchor": torch.zeros(1, 3)})
-        with pytest.raises(WeightsError, match="what is 'other'"):
-            zoo.convert_official("splatting/momentum-gs", {"other": {"a": torch.zeros(1)}})
+        golden = load(SYSTEM, "checkpoint_expected")
+        official = {n: v for n, v in golden.items() if not n.startswith(("cam/", "out/"))}
+        for content, reason in (
+            ({"other": {"a": torch.zeros(1)}}, "what is 'other'"),
+            (torch.zeros(3), "it is a Tensor"),
+            ({**official, "anchor": "text"}, "'anchor' in the checkpoint is no tensor"),
+            ({**official, "offset": torch.zeros(30, 30)}, "do not fit together"),
+            ({**official, "anchor_feat": torch.zeros(30)}, "do not fit together"),
+            ({**official, "mlp_cov.0.weight": torch.zeros(32, 99)}, "do not fit together"),
+        ):
+            with pytest.raises(WeightsError, match=reason):
+                zoo.convert_official("splatting/momentum-gs", content)
 
 
 class TestGrowth:
@@ -269,6 +282,19 @@ class TestGrowth:
         assert len(torch.unique((new / size).round(), dim=0)) == len(new)
         assert all(len(v) in (len(state), 3 * len(state)) for v in state.statistics.values())
         assert all(len(a) == len(state) for pair in state.moments.values() for a in pair)
+
+    def test_a_fine_grid_over_a_wide_scene(self) -> None:
+        """Kilometres in cells of less than a millimetre, more than 64 bits count: anchors grow where they should."""
+        generator = np.random.default_rng(0)
+        state = initial_anchors(np.concatenate([generator.normal(0, 20, (18, 3)), np.diag([4e3, -4e3, 4e3])]), 4, 3)
+        state.rows["offset"] += torch.from_numpy(generator.normal(0, 0.1, (21, 3, 3))).float()
+        places = state.rows["anchor"].unsqueeze(1) + state.rows["offset"] * state.rows["scaling"][:, None, :3].exp()
+        state.statistics["offset_denom"] += 100
+        state.statistics["gradient_accum"] += 1
+        adjust(state, Growth(1e-4), [torch.ones(63) for _ in range(3)])
+        distances = torch.cdist(state.rows["anchor"][21:].double(), places.view(-1, 3).double())
+        assert distances.amin(1).max() < 0.02  # every new anchor is where a slot asked for one,
+        assert distances.amin(0).max() < 0.02  # and every slot has got one
 
     def test_states_survive_being_tensors(self) -> None:
         state = self.state()

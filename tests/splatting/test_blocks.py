@@ -25,6 +25,7 @@ from zoo.data.procedural_city import procedural_city
 from zoo.data.scene_views import Scene, view_batch
 from zoo.engine.run import train
 from zoo.errors import ConfigError, DataError, Interrupted, WeightsError
+from zoo.ops.ssim import ssim
 from zoo.pretrained import get_entry
 from zoo.splatting.fly_through import interpolate
 from zoo.splatting.gaussian_files import read_ply
@@ -122,6 +123,9 @@ class TestPartition:
         np.testing.assert_array_equal(again.mask, mask[[2, 0, 1]])
         np.save(tmp_path / "official.npy", mask)
         np.testing.assert_array_equal(Partition.load(tmp_path / "official.npy", ["a", "b", "c"], grid).mask, mask)
+        # Official rows go by names without suffix: "a" is before "a-1", though "a.jpg" is after "a-1.jpg".
+        again = Partition.load(tmp_path / "official.npy", ["a-1.jpg", "a.jpg", "b.jpg"], grid)
+        np.testing.assert_array_equal(again.mask, mask[[1, 0, 2]])
         for name, names, reason in (
             ("p.npz", ["a", "z"], "does not know z"),
             ("official.npy", ["a", "b"], "for 2 views"),
@@ -227,6 +231,9 @@ def test_color_correction_is_the_official_one() -> None:
     torch.testing.assert_close(corrected, golden["color_correct_b_to_a"].permute(1, 2, 0), rtol=0, atol=1e-4)
     assert float(psnr(corrected[None], a[None])) == pytest.approx(float(golden["psnr_after_cc"]), abs=1e-3)
     assert float(psnr(b[None], a[None])) == pytest.approx(float(golden["psnr_batched"]), abs=1e-4)
+    assert float(ssim(b[None], a[None])) == pytest.approx(float(golden["ssim"]), abs=1e-5)
+    channels = psnr(golden["img_b"].unsqueeze(-1), golden["img_a"].unsqueeze(-1))  # each for itself, as block weights
+    torch.testing.assert_close(channels, golden["psnr_per_channel"].squeeze(1), rtol=0, atol=1e-4)
 
 
 class TestRuns:

@@ -57,6 +57,11 @@ def test_images_and_gradients_are_those_of_the_official_reference(name: str, imp
         assert relative_error(tensor.grad, golden[f"v_{key}"]) < 1e-5, key  # type: ignore[arg-type]
     assert relative_error(meta["means2d"].grad, golden["v_means2d"]) < 1e-5
     assert relative_error(meta["means2d"].absgrad, golden["absgrad_means2d"]) < 1e-5
+    seen = (meta["radii"] > 0).all(-1)  # by opacity, which the official reference does not look at
+    assert (golden["radii"][seen] >= meta["radii"][seen]).all()
+    for key in ("means2d", "depths", "conics", "compensations"):
+        if key in golden:
+            assert torch.allclose(meta[key][seen].float(), golden[key][seen], rtol=1e-4, atol=1e-5), key
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
@@ -95,6 +100,16 @@ def test_projection(implementation: str, by_opacity: bool) -> None:
 
 def test_covariance_gradients_and_tile_lists() -> None:
     golden = load("splatting-edgs", "gs_ops")
+    means, covars = (golden[k].double().requires_grad_() for k in ("means", "covars"))
+    assert relative_error(torch.linalg.inv(covars), golden["precis"]) < 1e-4
+    cameras = (golden["viewmats"].double(), golden["Ks"].double(), 96, 64)
+    found = rasterize_reference.project(means, None, None, None, *cameras, covars=covars)
+    assert torch.equal(found.radii, golden["radii"])
+    weights = {"means2d": "w_means2d", "depths": "w_depths", "conics": "w_conics", "compensations": "w_comp"}
+    sum((getattr(found, key) * golden[weight]).sum() for key, weight in weights.items()).backward()  # type: ignore[union-attr]
+    assert relative_error(means.grad, golden["v_means"]) < 1e-5  # type: ignore[arg-type]
+    assert covars.grad is not None
+    assert relative_error(covars.grad + covars.grad.mT, golden["v_covars"] + golden["v_covars"].mT) < 1e-5
     quats, scales = (golden[k].double().requires_grad_() for k in ("quats", "scales"))
     (rasterize_reference.covariances(quats, scales) * golden["w_covar"]).sum().backward()
     assert relative_error(quats.grad, golden["v_quats_from_covar"]) < 1e-5  # type: ignore[arg-type]
@@ -311,6 +326,11 @@ class TestDegenerateInput:
         ({"render_mode": "RGBD"}, "RGB\\+D"),
         ({"width": 0}, "can't be rendered"),
         ({"covars": torch.zeros(12, 3, 3)}, "either quats and scales, or covars"),
+        ({"rasterize_mode": "antialias"}, "antialiased"),
+        ({"backgrounds": torch.zeros(3)}, r"backgrounds should be \(2, 3\), not \(3,\)"),
+        ({"colors": torch.zeros(12, 0)}, "colors should be"),
+        ({"Ks": torch.eye(3, dtype=torch.float64).repeat(2, 1, 1)}, "Ks is torch.float64.*convert it"),
+        ({"means": torch.zeros(12, 3).double(), "implementation": "compiled"}, "implementation='reference'"),
     ],
 )
 def test_bad_arguments_are_named(change: dict[str, Any], message: str) -> None:

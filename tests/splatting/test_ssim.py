@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.goldens import load, relative_error
 from zoo.ops.ssim import ssim
-from zoo.splatting.metrics import psnr
+from zoo.splatting.metrics import psnr, total_variation
 
 
 @pytest.mark.parametrize("implementation", ["compiled", "reference"])
@@ -26,6 +26,7 @@ def test_losses_are_the_official_ones(implementation: Any) -> None:
     assert l1.item() == pytest.approx(golden["l1"].item(), rel=1e-5)
     assert loss.item() == pytest.approx(golden["loss"].item(), rel=1e-5)
     assert psnr(render, target).item() == pytest.approx(golden["psnr"].item(), rel=1e-5)
+    assert total_variation(render).item() == pytest.approx(golden["tv"].item(), rel=1e-5)
     grad = render.grad
     assert grad is not None
     assert relative_error(grad[0].permute(2, 0, 1), golden["grad_render"]) < 5e-5

@@ -165,6 +165,14 @@ class TestModel:
             assert all(torch.equal(fresh.network.rows()[k], rows[k]) for k in rows)
         with pytest.raises(WeightsError, match="quats"):
             zoo.convert_official("splatting/3dgs", {"splats": {"means": rows["means"]}})
+        for content, reason in (
+            ("text", "it is a str"),
+            ({"splats": None}, "it is a NoneType"),
+            ({**rows, "shN": rows["shN"].flatten(1)}, r"shN should be \(N, 0, 3\)"),
+            ({**rows, "scales": rows["scales"][:5]}, "do not fit together"),
+        ):
+            with pytest.raises(WeightsError, match=reason):
+                zoo.convert_official("splatting/3dgs", content)  # type: ignore[arg-type]
 
     @pytest.mark.parametrize("way", ["cameras", "turn"])
     def test_films(self, module: Any, in_tmp: Path, way: str) -> None:

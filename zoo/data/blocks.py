@@ -141,7 +141,7 @@ class Partition:
 
     @classmethod
     def load(cls, path: Path, names: Sequence[str], grid: BlockGrid | None = None) -> Partition:
-        """Reads .npz, or the official .npy, whose rows are the views in the order of their names.
+        """Reads .npz, or the official .npy, whose rows are the views in the order of their names without suffix.
 
         Args:
             path: the file.
@@ -156,7 +156,7 @@ class Partition:
         with parsing(path, "a partition file"), path.open("rb") as stream:
             content = np.load(stream, allow_pickle=False)
             if isinstance(content, np.ndarray):
-                mask, known = np.asarray(content, dtype=bool), list(names)
+                mask, known = np.asarray(content, dtype=bool), sorted(names, key=lambda n: Path(n).stem)
             else:
                 mask, known = np.asarray(content["mask"], dtype=bool), [str(n) for n in content["names"]]
                 low, high = (tuple(float(x) for x in row) for row in content["box"])

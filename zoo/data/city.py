@@ -26,6 +26,7 @@ from zoo.data.procedural_city import CityScene, procedural_city
 from zoo.data.scene_views import Scene
 from zoo.data.scenes import SceneData
 from zoo.errors import ConfigError, DataError
+from zoo.ranges import check_ranges
 from zoo.registry import register_data
 
 Dims = tuple[int, int, int]
@@ -50,12 +51,12 @@ class BlockData(SceneData):
     def grid(self) -> BlockGrid:
         """The blocks."""
         own = self.hparams
-        if min(own["dims"]) < 1:
+        if len(own["dims"]) != 3 or min(own["dims"]) < 1:
             raise ConfigError(f"data.dims should be three numbers of 1 or more, not {list(own['dims'])}.")
         nx, ny, nz = own["dims"]
         if own["box"] is not None:
             low, high = np.array(own["box"][:3]), np.array(own["box"][3:])
-            if not (low < high).all():
+            if len(own["box"]) != 6 or not (low < high).all():
                 raise ConfigError(f"data.box should be xmin, ymin, zmin, xmax, ymax, zmax, not {list(own['box'])}.")
         elif len(self.scene.points):
             low, high = central_box(self.scene.points)
@@ -138,6 +139,7 @@ class City(BlockData):
     ) -> None:
         super().__init__(seed, 1)
         self.save_hyperparameters()
+        check_ranges(self.hparams, "data", {"1 or more": ("size", "points", "positions")})
 
     def read(self) -> CityScene:
         """Makes the city, or takes it from the cache."""

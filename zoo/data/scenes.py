@@ -16,7 +16,8 @@ from zoo.data.loading import eval_loader, train_loader
 from zoo.data.procedural_scene import procedural_scene
 from zoo.data.scene_readers import read_scene
 from zoo.data.scene_views import Scene, ViewBatch, Views, collate_views
-from zoo.errors import DataError
+from zoo.errors import ConfigError, DataError
+from zoo.ranges import check_ranges
 from zoo.registry import register_data
 
 
@@ -107,6 +108,10 @@ class SceneFolder(SceneData):
     ) -> None:
         super().__init__(seed, batch_size)
         self.save_hyperparameters()
+        ranges = {"0 or more": ("test_every", "points"), "1 or more": ("max_side", "size", "batch_size")}
+        check_ranges(self.hparams, "data", ranges)
+        if views < 2 or test_every == 1:
+            raise ConfigError("data.views should be 2 or more, and data.test_every not 1: some views are trained on.")
         if path is not None and not Path(path).expanduser().is_dir():
             raise DataError(f"There is no scene folder {path} (data.path).")
 

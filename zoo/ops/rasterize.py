@@ -6,7 +6,7 @@ On a CPU compiled kernels run, on CUDA the library gsplat, elsewhere the referen
 from __future__ import annotations
 
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from zoo.ops.precision import in_full_precision
 RasterizeMode = Literal["classic", "antialiased"]
 RenderMode = Literal["RGB", "D", "ED", "RGB+D", "RGB+ED"]
 
-_RENDER_MODES = ("RGB", "D", "ED", "RGB+D", "RGB+ED")
+_RENDER_MODES = get_args(RenderMode)
 
 
 @in_full_precision
@@ -75,10 +75,25 @@ def rasterize(
         ``conics`` (C, N, 3); ``compensations`` (C, N); ``width``, ``height``, ``n_cameras``.
 
     Raises:
-        ValueError: shapes that do not fit together, or an unknown mode.
+        ValueError: shapes, dtypes or devices that do not fit together, or an unknown mode.
     """
-    _check(means, quats, scales, opacities, colors, viewmats, Ks, width, height, sh_degree, render_mode, covars)
+    if rasterize_mode not in get_args(RasterizeMode):
+        raise ValueError(
+            f"there is no rasterize mode {rasterize_mode!r}: use one of {', '.join(get_args(RasterizeMode))}"
+        )
+    _check(
+        *(means, quats, scales, opacities, colors, viewmats, Ks, width, height),
+        *(sh_degree, render_mode, backgrounds, covars),
+    )
     backend = _backend(means, implementation)
+    if backend is not None and backend is not rasterize_reference:
+        given = {"means": means, "quats": quats, "scales": scales, "opacities": opacities, "colors": colors}
+        for name, tensor in {**given, "viewmats": viewmats, "Ks": Ks, "covars": covars}.items():
+            if tensor is not None and tensor.dtype != torch.float32:
+                raise ValueError(
+                    f"{name} is {tensor.dtype}, and the kernels compute in float32: convert it, or take "
+                    "implementation='reference', which computes in any precision"
+                )
     options: dict[str, Any] = {
         "near_plane": near_plane,
         "far_plane": far_plane,
@@ -164,6 +179,7 @@ def _check(
     height: int,
     sh_degree: int | None,
     render_mode: str,
+    backgrounds: Tensor | None,
     covars: Tensor | None,
 ) -> None:
     count, cameras = len(means), len(viewmats)
@@ -173,6 +189,7 @@ def _check(
         raise ValueError(f"an image of {width} x {height} pixels can't be rendered")
     if (quats is None or scales is None) == (covars is None):
         raise ValueError("give either quats and scales, or covars")
+    shows_colors = "RGB" in render_mode
     expected: dict[str, tuple[Tensor | None, tuple[int, ...]]] = {
         "means": (means, (count, 3)),
         "quats": (quats, (count, 4)),
@@ -181,6 +198,7 @@ def _check(
         "opacities": (opacities, (count,)),
         "viewmats": (viewmats, (cameras, 4, 4)),
         "Ks": (Ks, (cameras, 3, 3)),
+        "backgrounds": (backgrounds if shows_colors else None, (cameras, colors.shape[-1] if shows_colors else 0)),
     }
     for name, (tensor, shape) in expected.items():
         if tensor is not None and tuple(tensor.shape) != shape:
@@ -191,5 +209,5 @@ def _check(
         if colors.ndim != 3 or len(colors) != count or colors.shape[1] < sh_count(sh_degree) or colors.shape[2] != 3:
             needed = f"({count}, {sh_count(sh_degree)} or more, 3)"
             raise ValueError(f"colors of degree {sh_degree} should be {needed}, not {tuple(colors.shape)}")
-    elif "RGB" in render_mode and tuple(colors.shape[:-1]) not in ((count,), (cameras, count)):
+    elif shows_colors and (tuple(colors.shape[:-1]) not in ((count,), (cameras, count)) or not colors.shape[-1]):
         raise ValueError(f"colors should be ({count}, D) or ({cameras}, {count}, D), not {tuple(colors.shape)}")

@@ -16,6 +16,11 @@ def psnr(image: Tensor, target: Tensor) -> Tensor:
     return -10 * torch.log10(error.clamp_min(1e-12))
 
 
+def total_variation(image: Tensor) -> Tensor:
+    """Mean absolute difference of vertical neighbours plus that of horizontal ones, of images (B, H, W, C)."""
+    return image.diff(dim=1).abs().mean() + image.diff(dim=2).abs().mean()
+
+
 class ViewQuality(MetricCollection):
     """Mean over views of PSNR (dB), SSIM and L1, of renders clamped to [0, 1], and of LPIPS if there is one.
 

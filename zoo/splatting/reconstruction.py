@@ -21,6 +21,7 @@ from zoo.module import ZooModule
 from zoo.ops import native
 from zoo.ops.spherical_harmonics import sh0_to_rgb
 from zoo.ops.ssim import ssim
+from zoo.ranges import check_ranges
 from zoo.splatting import figures, fly_through
 from zoo.splatting.exposure import Exposure
 from zoo.splatting.fly_through import HasCameras
@@ -28,6 +29,26 @@ from zoo.splatting.gaussian_files import write_ply, write_splat
 from zoo.splatting.gaussians import KEY_CAMERAS, PARAMETERS, GaussianModel, Rows
 from zoo.splatting.metrics import ViewQuality
 from zoo.splatting.strategies import Strategy
+
+# Of the options of all methods.
+_RANGES = {
+    "positive": (
+        *("lr_means", "lr_means_final", "lr_exposure", "lr_exposure_final", "init_scale", "scale_pixels", "max_error"),
+        *("scaling_factor", "error_tolerance", "fade"),
+    ),
+    "0 or more": (
+        *("lr_means_hold", "lr_sh0", "lr_shN", "lr_opacities", "lr_scales", "lr_quats", "grow_grad2d", "grow_scale3d"),
+        *("prune_scale3d", "start", "stop", "noise", "opacity_weight", "scale_weight", "min_parallax", "sh_ridge"),
+        *("prune_stop",),
+    ),
+    "1 or more": (
+        *("sh_every", "cap", "every", "reset_every", "random_points", "match_side", "planes", "min_agreeing"),
+        *("num_refs", "nns_per_ref", "matches_per_ref", "budget", "prune_every"),
+    ),
+    "from 0 to 1": ("ssim_weight", "prune_opacity"),
+    "between 0 and 1": ("init_opacity",),
+    "from 0 to 3": ("sh_degree", "sh_fit_degree"),
+}
 
 
 class Rendering(TypedDict):
@@ -76,6 +97,7 @@ class Reconstruction(ZooModule):
         return time.perf_counter()
 
     def _build(self) -> None:
+        check_ranges(self.hparams, "model", _RANGES)
         self.network = GaussianModel(self.hparams["sh_degree"])
         backbone, heads = self.hparams["lpips_backbone"], self.hparams["lpips_heads"]
         lpips = LPIPS(backbone, heads) if backbone and heads else None

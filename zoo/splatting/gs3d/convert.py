@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -27,14 +28,16 @@ def convert_official(content: Any) -> dict[str, Tensor]:
     if isinstance(content, tuple | list) and len(content) == 2 and isinstance(content[0], tuple | list):
         tensors = dict(zip(_INRIA, content[0], strict=False))
     else:
-        tensors = content.get("splats", content)
+        tensors = content.get("splats", content) if isinstance(content, Mapping) else content
+    if not isinstance(tensors, Mapping):
+        raise WeightsError(f"This is no checkpoint of 3DGS or gsplat: it is a {type(tensors).__name__}.")
     missing = [name for name in PARAMETERS if not isinstance(tensors.get(name), Tensor)]
     if missing:
         raise WeightsError(f"This is no checkpoint of 3DGS or gsplat: it lacks {', '.join(missing)}.")
-    rest = tensors["shN"].shape[1]
-    degree = next((d for d in range(4) if (d + 1) ** 2 - 1 == rest), None)
+    shape = tuple(tensors["shN"].shape)
+    degree = next((d for d in range(4) if shape[1:] == ((d + 1) ** 2 - 1, 3)), None)
     if degree is None:
-        raise WeightsError(f"shN holds {rest} coefficients per colour, which fits no degree of spherical harmonics.")
+        raise WeightsError(f"shN should be (N, 0, 3), (N, 3, 3), (N, 8, 3) or (N, 15, 3), not {shape}.")
     model = GaussianModel(degree)
     try:
         model.set_rows({name: torch.as_tensor(tensors[name]) for name in PARAMETERS})

@@ -16,6 +16,7 @@ from zoo.data.scene_views import Scene, ViewBatch, scene_extent, view_batch
 from zoo.errors import ConfigError
 from zoo.module import ZooModule
 from zoo.ops.ssim import ssim
+from zoo.ranges import check_ranges
 from zoo.splatting.metrics import ViewQuality, psnr
 from zoo.splatting.momentum_gs import exchange
 from zoo.splatting.momentum_gs.metrics import AFTER, BEFORE, FINAL, Measured, forgetting, staleness
@@ -29,6 +30,20 @@ from zoo.splatting.scaffold_gs.growth import Growth, adjust, collect
 from zoo.splatting.scaffold_gs.network import AnchorModel
 
 Batch = list[BlockView] | ViewBatch
+
+_RANGES = {
+    "positive": ("radius", "lr_decay", "weight_sigma", "near_plane"),
+    "0 or more": (
+        *("appearance_dim", "consistency", "consistency_ramp", "weight_warmup", "voxel_size", "crop_margin"),
+        *("grow_start", "grow_stop", "grow_gradient", "volume_weight"),
+        *(f"lr_{name}" for name in Rates.__dataclass_fields__),
+    ),
+    "1 or more": (
+        *("feat_dim", "n_offsets", "appearances", "decoders", "ratio", "max_resident"),
+        *("grow_interval", "grow_levels", "grow_init_factor", "grow_hierarchy_factor", "grow_cap"),
+    ),
+    "from 0 to 1": ("teacher_momentum", "grow_success", "grow_min_opacity", "ssim_weight"),
+}
 
 
 class BlockReconstruction(Rendered, ZooModule):
@@ -51,6 +66,9 @@ class BlockReconstruction(Rendered, ZooModule):
 
     def _build(self, **decoder: Any) -> None:
         own = self.hparams
+        check_ranges(own, "model", _RANGES)
+        if own["use_feat_bank"] and own["feat_dim"] % 4:
+            raise ConfigError(f"model.feat_dim should be a multiple of 4 for a feature bank, not {own['feat_dim']}.")
         self.network = AnchorModel(own.get("decoders", 1), own["raster"], own["near_plane"], **decoder)
         self.val_metrics, self.test_metrics = ViewQuality("val/"), ViewQuality("test/")
         names = ("corrected", "border", "interior")

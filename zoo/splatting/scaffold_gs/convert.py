@@ -32,22 +32,31 @@ def convert_official(content: Mapping[str, Any]) -> dict[str, Tensor]:
     Raises:
         WeightsError: tensors are missing, unknown or of shapes that do not fit together.
     """
+    if not isinstance(content, Mapping):
+        raise WeightsError(f"This is no checkpoint of Scaffold-GS or Momentum-GS: it is a {type(content).__name__}.")
     tensors: dict[str, Tensor] = {}
     for key, value in content.items():
         if isinstance(value, Mapping):
             if key not in _UNITED:
                 raise WeightsError(f"This is no checkpoint of Scaffold-GS or Momentum-GS: what is '{key}'?")
-            tensors |= {f"{_UNITED[key]}.{name}": torch.as_tensor(part) for name, part in value.items()}
+            tensors |= {f"{_UNITED[key]}.{name}": _tensor(name, part) for name, part in value.items()}
         else:
-            tensors[key] = torch.as_tensor(value)
+            tensors[key] = _tensor(key, value)
     check_complete(tensors)
-    model = AnchorModel(**decoder_arguments(tensors))
     try:
+        model = AnchorModel(**decoder_arguments(tensors))
         model.set_rows({name: tensors[name] for name in ANCHOR_ROWS})
         model.decoder(0).load_state_dict({k: v for k, v in tensors.items() if k not in ANCHOR_ROWS})
-    except RuntimeError as error:
+    except (RuntimeError, ValueError, IndexError) as error:  # of load_state_dict, and of tensors with too few axes
         raise WeightsError(f"The checkpoint's tensors do not fit together: {error}") from None
     return model.state_dict()
+
+
+def _tensor(name: str, value: Any) -> Tensor:
+    try:
+        return torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise WeightsError(f"'{name}' in the checkpoint is no tensor: {error}.") from None
 
 
 def decoder_arguments(tensors: Mapping[str, Tensor]) -> dict[str, Any]:

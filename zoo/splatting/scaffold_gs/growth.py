@@ -111,33 +111,26 @@ def _grow(state: AnchorState, growth: Growth, draws: Sequence[Tensor], eligible:
         size = growth.voxel_size * (growth.init_factor // growth.hierarchy_factor**level)
         cells = torch.round(places.view(-1, 3)[wanted] / size).long()
         taken = torch.round(state.rows["anchor"] / size).long()
-        low, span = _bounds(cells, taken)
-        keys, owner = torch.unique(_packed(cells, low, span), return_inverse=True)
-        free = ~torch.isin(keys, _packed(taken, low, span))
+        numbered, occupied = _numbered(torch.cat([cells, taken])).split([len(cells), len(taken)])
+        keys, owner = torch.unique(numbered, return_inverse=True)
+        free = ~torch.isin(keys, occupied)
         if not free.any():
             continue
         features = state.rows["anchor_feat"]
         best = features.new_full((len(keys), features.shape[1]), -torch.inf)
         index = owner.unsqueeze(1).expand(-1, features.shape[1])
         best.scatter_reduce_(0, index, features[wanted // k], "amax")
-        anchor = _unpacked(keys[free], low, span).to(features) * size
+        anchor = cells.new_empty(len(keys), 3).index_copy_(0, owner, cells)[free].to(features) * size
         rows = anchor_rows(anchor, anchor.new_full((len(anchor),), size).log(), features.shape[1], k)
         state.extend({**rows, "anchor_feat": best[free]})
 
 
-def _bounds(*cells: Tensor) -> tuple[Tensor, Tensor]:
-    """Lowest cell (3,) and number of cells along each axis (3,) of some (R, 3)."""
-    together = torch.cat(cells)
-    low = together.amin(0)
-    return low, together.amax(0) - low + 1
+def _numbered(cells: Tensor) -> Tensor:
+    """A number (R,) for each cell (R, 3), the same for equal cells; numbers order as cells do lexicographically.
 
-
-def _packed(cells: Tensor, low: Tensor, span: Tensor) -> Tensor:
-    """Each cell (R, 3) as one integer; integers order as cells do lexicographically."""
-    x, y, z = (cells - low).unbind(1)
-    return (x * span[1] + y) * span[2] + z
-
-
-def _unpacked(keys: Tensor, low: Tensor, span: Tensor) -> Tensor:
-    """The cells (R, 3) of `_packed`."""
-    return torch.stack([keys // (span[2] * span[1]), keys // span[2] % span[1], keys % span[2]], dim=1) + low
+    Columns are numbered first: a fine grid over a wide scene has more cells than a 64-bit integer can count.
+    """
+    cells = cells - cells.amin(0)
+    span = cells.amax(0) + 1
+    column = torch.unique(cells[:, 0] * span[1] + cells[:, 1], return_inverse=True)[1]
+    return column * span[2] + cells[:, 2]
