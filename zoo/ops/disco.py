@@ -114,9 +114,16 @@ def disco2d(
         (B, out, H, W).
     """
     n, m = basis.shape[-2:]
-    pads = (m // 2, (m + 1) // 2 - 1, n // 2, (n + 1) // 2 - 1)
     kernel = torch.einsum("oik,knm->oinm", weight, basis.to(weight))
-    return F.conv2d(F.pad(x, pads, mode=padding), kernel, bias, groups=groups)
+    around = (n // 2, m // 2)
+    if padding != "constant" or n % 2 == 0 or m % 2 == 0:
+        x = F.pad(x, (around[1], (m + 1) // 2 - 1, around[0], (n + 1) // 2 - 1), mode=padding)
+        around = (0, 0)
+    if x.device.type != "cpu":
+        return F.conv2d(x, kernel, bias, padding=around, groups=groups)
+    # The gradients of large filters of few channels take half the time in this layout, but norms take longer in it.
+    x = x.contiguous(memory_format=torch.channels_last)
+    return F.conv2d(x, kernel, bias, padding=around, groups=groups).contiguous()
 
 
 class DiscoConv2d(nn.Module):

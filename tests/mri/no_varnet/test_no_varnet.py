@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,28 @@ def test_gradients() -> None:
     x, weight = torch.randn(1, 2, 8, 8, dtype=torch.float64), torch.randn(2, 2, 4, dtype=torch.float64)
     inputs = x.requires_grad_(), weight.requires_grad_()
     assert torch.autograd.gradcheck(lambda a, b: disco2d(a, b, None, basis), inputs)
+
+
+@pytest.mark.parametrize("size", [(7, 5), (4, 4), (5, 4), (1, 3)])
+@pytest.mark.parametrize("padding", ["constant", "circular"])
+def test_the_definition_of_the_convolution(size: tuple[int, int], padding: Any) -> None:
+    """Of filters of odd and even sizes: an even one reaches one pixel farther up and to the left."""
+    x, basis = torch.randn(2, 4, 9, 11, dtype=torch.float64), torch.randn(3, *size, dtype=torch.float64)
+    weight, bias = torch.randn(6, 2, 3, dtype=torch.float64), torch.randn(6, dtype=torch.float64)
+    kernel = (weight[..., None, None] * basis).sum(2)
+    expected = bias.view(1, -1, 1, 1).repeat(2, 1, 9, 11)
+    for channel in range(6):
+        mine = x[:, :2] if channel < 3 else x[:, 2:]  # of two groups
+        for row, column in product(*map(range, size)):
+            down, right = size[0] // 2 - row, size[1] // 2 - column
+            moved = mine.roll((down, right), (-2, -1))
+            if padding == "constant":
+                moved[..., : max(down, 0), :] = moved[..., :, : max(right, 0)] = 0
+                moved[..., 9 + min(down, 0) :, :] = moved[..., :, 11 + min(right, 0) :] = 0
+            expected[:, channel] += (moved * kernel[channel, :, row, column].view(1, 2, 1, 1)).sum(1)
+    output = disco2d(x, weight, bias, basis, groups=2, padding=padding)
+    torch.testing.assert_close(output, expected)
+    assert output.is_contiguous()
 
 
 def test_udno() -> None:
