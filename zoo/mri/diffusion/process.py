@@ -22,6 +22,7 @@ Spacing = Literal["linspace", "leading", "trailing", "quadratic", "log-snr", "ka
 
 BETAS = {"linear": (1e-4, 2e-2), "scaled-linear": (8.5e-4, 1.2e-2), "sigmoid": (1e-4, 2e-2)}  # for T = 1000
 LOG_SNR_START = -4.0
+FEW_STEPS = 15  # below this number the last steps have lower orders, as in Lu et al.'s and diffusers' solvers
 
 
 def _betas(schedule: Schedule, steps: int) -> NDArray[np.float64]:
@@ -129,7 +130,9 @@ class NoiseSchedule:
     def levels(self, timesteps: Sequence[int]) -> list[Level]:
         """The steps of a sampler: each leads to the next entry of the list, the last one to the clean image."""
         alphas = [float(self.alpha_bars[t]) for t in timesteps]
-        return [Level(t, a, b) for t, a, b in zip(timesteps, alphas, [*alphas[1:], 1.0], strict=True)]
+        pairs = zip(timesteps, alphas, [*alphas[1:], 1.0], strict=True)
+        orders = [min(3, len(alphas) - index) if len(alphas) < FEW_STEPS else 3 for index in range(len(alphas))]
+        return [Level(t, a, b, order) for (t, a, b), order in zip(pairs, orders, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -140,11 +143,13 @@ class Level:
         timestep: what the network is told.
         alpha: abar before the step.
         next_alpha: abar after it; 1 after the last.
+        max_order: highest order that a multistep rule should have here: at the end of a chain of few steps it falls.
     """
 
     timestep: int
     alpha: float
     next_alpha: float
+    max_order: int = 3
 
     @property
     def is_last(self) -> bool:
