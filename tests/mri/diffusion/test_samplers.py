@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
+import zoo
 from tests.mri.diffusion.golden import gaussian_x0, load
+from zoo.errors import ConfigError
 from zoo.mri.diffusion.process import (
     Level,
     NoiseSchedule,
@@ -60,6 +62,26 @@ def test_own_spacings_fall_from_the_last_step_without_repetitions(spacing: str, 
     assert len(steps) <= count
     assert count < 2 or steps[-1] <= 1
     assert len(steps) >= min(count, 10)
+
+
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace", "quadratic", "log-snr", "karras"])
+def test_timesteps_are_the_schedules_for_any_count(spacing: str) -> None:
+    schedule = NoiseSchedule.create("cosine", 250)
+    for count in range(1, 251):
+        steps = schedule.timesteps(count, spacing)  # type: ignore[arg-type]
+        assert 250 > steps[0] >= steps[-1] >= 0
+        assert len(steps) <= count
+    assert COSINE.timesteps(61, "trailing")[-1] == 15
+
+
+def test_impossible_schedules_are_refused() -> None:
+    with pytest.raises(ValueError, match="a linear schedule of 10 steps would take more"):
+        NoiseSchedule.create("linear", 10)
+    for steps, zero_terminal_snr in ((0, False), (1, True)):
+        with pytest.raises(ValueError, match=f"or more, not {steps}"):
+            NoiseSchedule.create("cosine", steps, zero_terminal_snr)
+    with pytest.raises(ConfigError, match=r"model\.diffusion_steps and model\.noise_schedule: a noise schedule needs"):
+        zoo.create_model("mri/diffusion", diffusion_steps=0)
 
 
 def test_log_snr_spacing_is_uniform() -> None:

@@ -180,7 +180,10 @@ class DiffusionReconstructor(Reconstructor):
         self.diffuse, self.residual_std = diffuse, residual_std
         self.noise_emphasis = noise_emphasis
         self.min_snr_gamma, self.condition_dropout = min_snr_gamma, condition_dropout
-        self.process = NoiseSchedule.create(noise_schedule, diffusion_steps, zero_terminal_snr)
+        try:
+            self.process = NoiseSchedule.create(noise_schedule, diffusion_steps, zero_terminal_snr)
+        except ValueError as error:
+            raise ConfigError(f"model.diffusion_steps and model.noise_schedule: {error}.") from None
         self.sampling = Sampling(sampler, steps, spacing, consistency, start_timestep=start_timestep)
         self.n_samples = n_samples
         self.val_loss = MeanMetric()

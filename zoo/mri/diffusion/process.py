@@ -60,8 +60,19 @@ class NoiseSchedule:
             steps: T.
             zero_terminal_snr: shift and scale sqrt(abar) so that the last step is pure noise; a network that
                 predicts epsilon has nothing to learn there.
+
+        Raises:
+            ValueError: so few steps that one would take more than the whole signal, or none before the last.
         """
-        alpha_bars: NDArray[np.float64] = np.cumprod(1 - _betas(schedule, steps), dtype=np.float64)
+        if steps < 1 + zero_terminal_snr:
+            raise ValueError(f"a noise schedule needs {1 + zero_terminal_snr} steps or more, not {steps}")
+        betas = _betas(schedule, steps)
+        if betas.max() >= 1:
+            raise ValueError(
+                f"a {schedule} schedule of {steps} steps would take more than the whole signal in one: use 25 steps or "
+                'more, or "cosine"'
+            )
+        alpha_bars: NDArray[np.float64] = np.cumprod(1 - betas, dtype=np.float64)
         if zero_terminal_snr:
             root = np.sqrt(alpha_bars)
             alpha_bars = ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
@@ -103,7 +114,8 @@ class NoiseSchedule:
         elif spacing == "leading":
             steps = np.arange(count)[::-1] * (self.steps // count)
         elif spacing == "trailing":
-            steps = np.round(np.arange(self.steps, 0, -self.steps / count)) - 1
+            # Rounding errors may give arange an entry too many, at 0.
+            steps = np.round(np.arange(self.steps, 0, -self.steps / count)[:count]) - 1
         elif spacing == "quadratic":
             steps = (np.linspace(1, 0, count) ** 2 * last).round() if count > 1 else np.full(1, last)
         else:
