@@ -37,6 +37,13 @@ def test_unknown_argument_names_the_nearest() -> None:
         zoo.create_model("kat/kat", embed_dimm=3)
 
 
+def test_a_value_that_is_none_of_the_choices() -> None:
+    with pytest.raises(ConfigError, match=r"kat/kat\.size should be .*'tiny'.*, not 'huge'"):
+        zoo.create_model("kat/kat", size="huge")
+    with pytest.raises(ConfigError, match=r"mri/no-varnet\.skip_method should be 'add' \| 'replace', not 'none'"):
+        zoo.create_model("mri/no-varnet", skip_method="none")
+
+
 def test_listing_imports_no_torch_and_look_up_only_its_module() -> None:
     """In a fresh interpreter."""
     code = (

@@ -35,7 +35,7 @@ def describe(hint: Any) -> str:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Literal:
         return " | ".join(repr(a) for a in arguments)
-    if origin is typing.Union or type(hint).__name__ == "UnionType":
+    if _is_union(hint):
         return " | ".join(describe(a) for a in arguments)
     if origin is not None and arguments:
         inner = ", ".join("..." if a is Ellipsis else describe(a) for a in arguments)
@@ -62,6 +62,26 @@ def check_names(target: Callable[..., Any], arguments: Mapping[str, Any], where:
         if parameter.default is parameter.empty and name not in arguments:
             expected = f" ({describe(hints[name])})" if name in hints else ""
             raise ConfigError(f"{where} needs a value for '{name}'{expected}: give {where}.{name}=...")
+
+
+def check_choices(target: Callable[..., Any], arguments: Mapping[str, Any], where: str) -> None:
+    """Raises `ConfigError` for a value that is none of those that its parameter's ``Literal`` lists.
+
+    Args:
+        target, arguments, where: see `check_names`.
+    """
+    hints = type_hints(target)
+    for name, value in arguments.items():
+        hint = hints.get(name)
+        kinds = typing.get_args(hint) if _is_union(hint) else (hint,)
+        if all(kind is type(None) or typing.get_origin(kind) is typing.Literal for kind in kinds):
+            choices = [choice for kind in kinds for choice in typing.get_args(kind) or (None,)]
+            if value not in choices:
+                raise ConfigError(f"{where}.{name} should be {describe(hint)}, not {value!r}.")
+
+
+def _is_union(hint: Any) -> bool:
+    return typing.get_origin(hint) is typing.Union or type(hint).__name__ == "UnionType"
 
 
 def check_arguments(target: Callable[..., Any], arguments: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -21,7 +21,13 @@ Sampling = Literal["pixels", "published"]
 
 
 def basis_size(kernel_shape: Sequence[int]) -> int:
-    """Number of hat functions of (rings, angles), or of (rings,) without angles."""
+    """Number of hat functions of (rings, angles), or of (rings,) without angles.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if len(kernel_shape) not in (1, 2) or min(kernel_shape) < 1:
+        raise ValueError(f"a kernel shape is (rings, angles) or (rings,), each 1 or more, not {tuple(kernel_shape)}")
     return kernel_shape[0] if len(kernel_shape) == 1 else (kernel_shape[0] - 1) * kernel_shape[1] + 1
 
 
@@ -58,8 +64,12 @@ def filter_basis(
             not the pixels' distances, and with n even the filter sits half a pixel beside the centre.
 
     Raises:
-        ValueError: the grid is so coarse that the basis on it is not linearly independent ("pixels" only).
+        ValueError: the grid is so coarse that the basis on it is not linearly independent ("pixels" only), or radius or
+            kernel shape are impossible.
     """
+    basis_size(kernel_shape)
+    if not radius > 0:
+        raise ValueError(f"the radius of a filter should be positive, not {radius:g}")
     height, width = shape
     if sampling == "published":
         count = math.floor(radius * min(height, width)) + 1

@@ -77,6 +77,9 @@ class UDNO(nn.Module):
         kernel_shape: (rings, angles).
         dropout: probability.
         sampling: see `zoo.ops.disco.filter_basis`.
+
+    Raises:
+        ValueError: there are no channels or levels, or the kernel shape is impossible.
     """
 
     def __init__(
@@ -91,6 +94,8 @@ class UDNO(nn.Module):
         sampling: Sampling = "pixels",
     ) -> None:
         super().__init__()
+        if chans < 1 or num_pool_layers < 1:
+            raise ValueError(f"a UDNO needs channels and levels below the first, not {chans} and {num_pool_layers}")
         widths = [chans * 2**level for level in range(num_pool_layers + 1)]
         radii = [radius_cutoff * 2**level for level in range(num_pool_layers + 1)]
 

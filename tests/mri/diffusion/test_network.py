@@ -245,6 +245,21 @@ def test_bfloat16_stays_near_float32() -> None:
     assert (half.float() - full).abs().max() < 0.05 * full.abs().max()
 
 
+def test_float64_stays_float64() -> None:
+    network = tiny().double()
+    x, t = torch.randn(1, 5, 8, 8, dtype=torch.float64), torch.tensor([400])
+    a, b = network(x, t), network(x + 1e-11, t)
+    assert 0 < (a - b).abs().max() < 1e-8
+
+
+def test_heads_have_equal_sizes() -> None:
+    for heads in ({"num_heads": 3}, {"num_head_channels": 3}, {"num_head_channels": 0}):
+        with pytest.raises(ValueError, match="of 16 channels can't have"):
+            tiny(**heads)
+    keys = tiny(num_head_channels=-1).state_dict().keys()
+    assert keys == tiny().state_dict().keys()
+
+
 def test_embedding() -> None:
     embedded = timestep_embedding(torch.tensor([0.0, 7.0]), 6)
     torch.testing.assert_close(embedded[0], torch.tensor([1.0, 1, 1, 0, 0, 0]))

@@ -186,6 +186,13 @@ def test_any_image_size() -> None:
 def test_bad_input_is_named() -> None:
     with pytest.raises(ConfigError, match=r"model\.radius_cutoff and model\.kernel_shape do not fit"):
         zoo.create_model("mri/no-varnet", in_shape=(64, 64))
+    for kernel_shape in ((), (0, 4), (3, 4, 5)):
+        with pytest.raises(ValueError, match=r"a kernel shape is \(rings, angles\) or \(rings,\)"):
+            UDNO(2, 2, 4, 1, 0.2, kernel_shape)
+    with pytest.raises(ValueError, match="radius of a filter should be positive, not 0"):
+        filter_basis((16, 16), (3, 4), 0.0)
+    with pytest.raises(ValueError, match="levels below the first, not 4 and 0"):
+        UDNO(2, 2, 4, 0, 0.2, (3, 4))
     with pytest.raises(WeightsError, match="unknown: encoder"):
         zoo.convert_official("mri/no-varnet", {"encoder.weight": torch.zeros(2)})
     official = section(load("no_varnet"), "w:")

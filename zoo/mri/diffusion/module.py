@@ -142,10 +142,18 @@ class DiffusionReconstructor(Reconstructor):
                 "model.zero_terminal_snr leaves nothing to predict the noise from at the last step: "
                 "use model.prediction=v or x0."
             )
-        if not residual_std > 0 or not noise_emphasis > 0:
-            raise ConfigError(
-                f"model.residual_std ({residual_std}) and model.noise_emphasis ({noise_emphasis}) should be positive."
-            )
+        positive = {
+            "residual_std": residual_std,
+            "noise_emphasis": noise_emphasis,
+            "signal_scale": signal_scale,
+            "n_samples": n_samples,
+            "min_snr_gamma": 1.0 if min_snr_gamma is None else min_snr_gamma,
+        }
+        for name, value in positive.items():
+            if not value > 0:
+                raise ConfigError(f"model.{name} should be positive, not {value}.")
+        if not 0 <= condition_dropout <= 1:
+            raise ConfigError(f"model.condition_dropout should be from 0 to 1, not {condition_dropout}.")
         sizes = resolve_size(
             network_size,
             model_channels=model_channels,
@@ -370,7 +378,8 @@ class DiffusionReconstructor(Reconstructor):
             progress: show a bar with the time left.
 
         Raises:
-            ValueError: the shapes do not fit.
+            ValueError: the shapes do not fit, k-space is not finite, or the noise negative.
+            ConfigError: there is no such sampler, spacing or consistency, or numbers with which nothing can be sampled.
         """
         scan = scan_of(kspace.to(self.device), mask.to(self.device), sensitivity_maps)
         problem = Problem.create(*scan, self.signal_scale, noise)
@@ -393,7 +402,7 @@ class DiffusionReconstructor(Reconstructor):
             **{key: value for key, value in given.items() if value is not None},
         )
         keys = [(index,) for index in range(len(problem.scale))] if keys is None else keys
-        return self._sample(problem, n_samples or self.n_samples, keys, how)
+        return self._sample(problem, self.n_samples if n_samples is None else n_samples, keys, how)
 
     def _sample(self, problem: Problem, n_samples: int, keys: Sequence[tuple[int, ...]], how: Sampling) -> Posterior:
         frame, data_std = self.frame(problem), self.signal_scale / 4
