@@ -144,6 +144,7 @@ class DiscoConv2d(nn.Module):
         kernel_shape, radius, sampling: see `filter_basis`.
         groups, padding: see `disco2d`.
         bias: add one.
+        grid: (H, W) for which the filters are made, whatever the size of the image; None for that size.
     """
 
     def __init__(
@@ -156,10 +157,11 @@ class DiscoConv2d(nn.Module):
         bias: bool = True,
         padding: Padding = "constant",
         sampling: Sampling = "pixels",
+        grid: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
         self.kernel_shape, self.radius = tuple(kernel_shape), radius
-        self.groups, self.padding, self.sampling = groups, padding, sampling
+        self.groups, self.padding, self.sampling, self.grid = groups, padding, sampling, grid
         scale = math.sqrt(groups / in_channels)
         size = basis_size(kernel_shape)
         self.weight = nn.Parameter(scale * torch.randn(out_channels, in_channels // groups, size))
@@ -167,6 +169,6 @@ class DiscoConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, H, W) -> (B, out, H, W)."""
-        height, width = x.shape[-2:]
-        basis = filter_basis((height, width), self.kernel_shape, self.radius, self.sampling).to(x.device)
+        grid = self.grid or (x.shape[-2], x.shape[-1])
+        basis = filter_basis(grid, self.kernel_shape, self.radius, self.sampling).to(x.device)
         return disco2d(x, self.weight, self.bias, basis, self.groups, self.padding)

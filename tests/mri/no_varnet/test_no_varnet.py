@@ -120,15 +120,21 @@ def test_the_definition_of_the_convolution(size: tuple[int, int], padding: Any) 
     assert output.is_contiguous()
 
 
-def test_udno() -> None:
+@pytest.mark.parametrize("fixed", [False, True])
+def test_udno(fixed: bool) -> None:
     golden, arguments = load("udno"), config("udno")
-    del arguments["in_shape"]
-    network = UDNO(**arguments, sampling="published")
-    network.load_state_dict(section(golden, "w:"))
+    sizes = arguments.pop("in_shape")
+    network, finer = (
+        UDNO(**arguments, sampling="published", in_shape=[factor * n for n in sizes] if fixed else None)
+        for factor in (1, 2)
+    )
+    for each in (network, finer):
+        each.load_state_dict(section(golden, "w:"))
     x = golden["x"].clone().requires_grad_()
     output = network(x)
     assert (output - golden["out"]).abs().max() < 1e-4
-    assert (network(golden["x_2x"]) - golden["out_2x"]).abs().max() < 1e-4
+    assert (finer(golden["x_2x"]) - golden["out_2x"]).abs().max() < 1e-4
+    assert ((network(golden["x_2x"]) - golden["out_2x"]).abs().max() < 1e-4) != fixed
     (output * golden["loss_weight"]).sum().backward()
     assert x.grad is not None
     assert relative_error(x.grad, golden["grad_x"]) < 1e-3
@@ -167,6 +173,18 @@ def test_combined_kspace_goes_back_to_the_coils_as_kspace() -> None:
     torch.testing.assert_close(network.initial(kspace, maps), kspace)
     network.published = True
     torch.testing.assert_close(network.initial(kspace, maps), fft2(kspace))
+
+
+def test_published_filters_may_be_made_for_images_before_padding() -> None:
+    arguments = {"num_cascades": 1, "chans": 2, "pools": 1, "sens_chans": 2, "sens_pools": 1, "kno_chans": 2}
+    made: Any = {**arguments, "kno_pools": 1, "radius_cutoff": 0.2, "kernel_shape": (3, 4), "in_shape": (40, 48)}
+    published, ours = (zoo.create_model("mri/no-varnet", **made, published=p).network for p in (True, False))
+    for network, grids in ((published, {(40, 48), (20, 24)}), (ours, {None})):
+        assert {layer.grid for layer in network.modules() if isinstance(layer, DiscoConv2d)} == grids
+    image = torch.randn(1, 40, 48, dtype=torch.complex64)
+    padded = NormUDNO(2, 1, 0.2, (3, 4), "published")
+    padded.load_state_dict(published.kno.state_dict())
+    assert (padded(image) - published.kno(image)).abs().max() > 1e-3
 
 
 def test_released_size() -> None:
