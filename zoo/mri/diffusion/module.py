@@ -39,9 +39,8 @@ from zoo.mri.diffusion.scores import SINGLE, PosteriorScores
 from zoo.mri.diffusion.sizes import Size, resolve_size
 from zoo.mri.diffusion.volume import predict_posterior
 from zoo.mri.fourier import Norm, fft2
-from zoo.mri.metrics import psnr
 from zoo.mri.operators import expand, to_channels
-from zoo.mri.reconstructor import Protocol, Reconstruction, Reconstructor, _cropped, _metrics
+from zoo.mri.reconstructor import Protocol, Reconstruction, Reconstructor, _metrics
 from zoo.mri.schedule import Schedule
 from zoo.registry import register_model
 
@@ -463,39 +462,7 @@ class DiffusionReconstructor(Reconstructor):
 
     def figures(self, batch: KSpaceBatch, output: Sampled) -> dict[str, Figure]:  # type: ignore[override]
         """Samples, mean, spread and error; calibration; quality by number of steps; comparison with others."""
-        scale = batch["scaling_factor"].view(-1, 1, 1)
-        target, posterior = batch["target"] * scale, output["posterior"]
-        drawn = super().figures(batch, output)
-        drawn["posterior"] = figures.posterior_panel(
-            _cropped(target, batch),
-            _cropped(batch_zero_filled(self.problem(batch), scale), batch),
-            replace(posterior, samples=_cropped(posterior.samples, batch)),
-        )
-        if posterior.samples.shape[1] > 1:
-            error = (_cropped(posterior.image, batch) - _cropped(target, batch)).abs()
-            drawn["calibration"] = figures.calibration(_cropped(posterior.std, batch), error)
-        drawn["steps"] = figures.quality_by_steps(self._by_steps(batch))
-        return drawn
-
-    def _by_steps(self, batch: KSpaceBatch) -> dict[str, list[tuple[int, float, float]]]:
-        """Sampler -> (steps, PSNR of the mean of the samples, of a single one), mean over slices."""
-        curves: dict[str, list[tuple[int, float, float]]] = {}
-        target = _cropped(batch["target"], batch)
-        samplers: tuple[SamplerName, ...] = ("dpm++", "ddim")
-        for name in samplers:
-            for steps in figures.STEPS:
-                posterior = self.sample_batch(batch, min(self.n_samples, 4), sampler=name, steps=steps)
-                values = [
-                    torch.stack([psnr(x, y, y.max()) for x, y in zip(_cropped(images, batch), target, strict=True)])
-                    for images in (posterior.image, posterior.samples[:, 0].abs())
-                ]
-                curves.setdefault(name, []).append((steps, float(values[0].mean()), float(values[1].mean())))
-        return curves
-
-
-def batch_zero_filled(problem: Problem, scale: Tensor) -> Tensor:
-    """Magnitude of the zero-filled images (B, H, W), in the units of the data."""
-    return problem.to_data(problem.zero_filled).abs() * scale
+        return {**super().figures(batch, output), **figures.of_test_batch(self, batch, output["posterior"])}
 
 
 def _keys(batch: KSpaceBatch) -> list[tuple[int, ...]]:
