@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.mri.diffusion.golden import load as load_diffusion
 from tests.mri.golden import load, meta
 from zoo.errors import DataError
 from zoo.mri.masks import FAMILIES, MaskFiles, MaskFunction, draw, find_acs, low_frequencies, seed_of
@@ -41,6 +43,34 @@ def test_official_masks(name: str) -> None:
     assert (drawn.mask == expected).all()
     assert (drawn.acs == expected_acs).all()
     assert drawn.acceleration == pytest.approx(entry["acceleration"], rel=1e-5)
+
+
+LINES = re.compile(r"mask\.(\w+)\.W(\d+)\.R(\d+)\.f(0\.\d+)\.offset(\w+)")
+OTHER_NAMES = {"equispaced_fraction": "equispaced", "equispaced": "equispaced-plain", "magic": "magic-plain"}
+
+
+class FixedOffset:
+    """The reference masks were made at given offsets."""
+
+    def __init__(self, offset: int) -> None:
+        self.offset = offset
+
+    def randint(self, low: int, high: int) -> int:
+        assert low <= self.offset < high
+        return self.offset
+
+
+@pytest.mark.parametrize("key", [key for key in load_diffusion("ssim_masks") if LINES.fullmatch(key)])
+def test_masks_of_no_varnet(key: str) -> None:
+    golden = load_diffusion("ssim_masks")
+    name, width, rate, fraction, offset = LINES.fullmatch(key).groups()  # type: ignore[union-attr]
+    if name == "random":
+        drawn = MaskFunction("random", (float(rate),), (float(fraction),))((2, int(width)), 17)
+    else:
+        rng: Any = FixedOffset(int(offset))
+        drawn = draw(OTHER_NAMES[name], (2, int(width)), float(rate), float(fraction), rng)  # type: ignore[arg-type]
+    assert (drawn.mask == golden[key].numpy().astype(bool)).all()
+    assert drawn.acs[0].sum() == int(golden[f"{key}.numlow"])
 
 
 def test_every_slice_of_a_volume_shares_a_seed_that_folders_do_not_change() -> None:

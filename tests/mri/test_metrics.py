@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from tests.mri.diffusion.golden import load as load_diffusion
 from tests.mri.golden import error, load, meta
 from zoo.mri import losses, metrics, schedule
 from zoo.mri.metrics import PROTOCOLS, VolumeMetric
@@ -66,6 +67,29 @@ def test_ssim_loss_and_its_gradient(volume: tuple[Tensor, Tensor]) -> None:
     assert loss.item() == pytest.approx(VALUES["ssim_loss_global_range"], rel=1e-5)
     assert prediction.grad is not None
     assert error(prediction.grad.unsqueeze(1), load("metrics")["gin/ssim_loss_wrt_pred"]) < 1e-4
+
+
+def test_ssim_loss_with_a_range_for_each_image() -> None:
+    golden = load_diffusion("ssim_masks")
+    prediction = golden["pred"][:, 0].requires_grad_()
+    loss = losses.ssim_loss(prediction, golden["target"][:, 0], golden["data_range"])
+    loss.backward()
+    assert loss.item() == pytest.approx(float(golden["ssim_loss"]), abs=1e-5)
+    assert prediction.grad is not None
+    assert error(prediction.grad, golden["grad_pred"][:, 0]) < 1e-4
+
+
+def test_ranges_of_a_volume_and_of_its_slices() -> None:
+    golden = load_diffusion("stats_metrics")
+    x, y = golden["vol.pred"], golden["vol.gt"]
+    for name, key in {"psnr": "psnr", "ssim": "ssim_volume_max", "nmse": "nmse"}.items():
+        assert fed(PROTOCOLS["fastmri"][name](), x, y).compute().item() == pytest.approx(
+            float(golden[f"vol.{key}"]), rel=1e-5
+        )
+    by_slice = metrics.ssim(x, y, y.amax((1, 2))).mean()
+    assert by_slice.item() == pytest.approx(float(golden["vol.ssim_slice_max"]), rel=1e-5)
+    values = [float(metrics.psnr(a, b, b.max())) for a, b in zip(x, y, strict=True)]
+    assert np.mean(values) == pytest.approx(float(golden["vol.psnr_slice_mean"]), rel=1e-5)
 
 
 @given(height=st.integers(7, 12), width=st.integers(7, 12), seed=st.integers(0, 1000))

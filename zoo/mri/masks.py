@@ -29,6 +29,7 @@ Family = Literal[
     "equispaced",
     "equispaced-plain",
     "magic",
+    "magic-plain",
     "gaussian-1d",
     "radial",
     "spiral",
@@ -117,17 +118,31 @@ def plain_equispaced_lines(width: int, acceleration: float, center_fraction: flo
 
 
 def magic_lines(width: int, acceleration: float, center_fraction: float, rng: RandomState) -> BoolArray:
-    """Equispaced lines whose two halves are offset so that conjugate symmetry fills the gaps."""
+    """Equispaced lines whose two halves are offset so that conjugate symmetry fills the gaps.
+
+    The stride is stretched, to whole lines, so that centre and lines together are about W / R.
+    """
     target = round(width / acceleration)
     lines = max(min(low_frequencies(width, center_fraction), target), 1)
     stride = round(width / max(target - lines, 1))
-    offset = rng.randint(0, high=stride)
+    chosen = _offset_halves(width, stride, rng.randint(0, high=stride))
+    return (chosen & (target > lines)) | center_lines(width, lines)
+
+
+def plain_magic_lines(width: int, acceleration: float, center_fraction: float, rng: RandomState) -> BoolArray:
+    """As `magic_lines` with every R-th line and the centre: less accelerated than R says."""
+    stride = round(acceleration)
+    chosen = _offset_halves(width, stride, rng.randint(0, high=stride))
+    return chosen | center_lines(width, low_frequencies(width, center_fraction))
+
+
+def _offset_halves(width: int, stride: int, offset: int) -> BoolArray:
+    """Lines at a stride on either side of the centre, those of one side where the other's mirror image has none."""
     positive, negative = (offset + 1, offset + 2) if offset % 2 == 0 else (offset + 2, offset - 1)
     halves = np.zeros((width + 1) // 2, dtype=bool), np.zeros(width // 2, dtype=bool)
-    if target > lines:
-        halves[0][positive::stride] = True
-        halves[1][negative::stride] = True
-    return np.fft.fftshift(np.concatenate((halves[0], halves[1][::-1]))) | center_lines(width, lines)
+    halves[0][positive::stride] = True
+    halves[1][negative::stride] = True
+    return np.fft.fftshift(np.concatenate((halves[0], halves[1][::-1])))
 
 
 def gaussian_lines(width: int, acceleration: float, center_fraction: float, rng: RandomState) -> BoolArray:
@@ -141,6 +156,7 @@ _LINES: dict[str, Callable[[int, float, float, RandomState], BoolArray]] = {
     "equispaced": equispaced_lines,
     "equispaced-plain": plain_equispaced_lines,
     "magic": magic_lines,
+    "magic-plain": plain_magic_lines,
     "gaussian-1d": gaussian_lines,
 }
 
@@ -162,8 +178,8 @@ def draw(
     """One mask of a family.
 
     Args:
-        family: lines along columns ("random", "equispaced", "equispaced-plain", "magic", "gaussian-1d") or
-            points ("radial", "spiral", "poisson", "gaussian-2d").
+        family: lines along columns ("random", "equispaced", "equispaced-plain", "magic", "magic-plain",
+            "gaussian-1d") or points ("radial", "spiral", "poisson", "gaussian-2d").
         shape: (H, W) of k-space.
         acceleration: R, wanted; `SamplingMask.acceleration` says what came out.
         center_fraction: fraction of the lines (of the area, for points) that the fully sampled centre takes;

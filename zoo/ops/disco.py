@@ -21,7 +21,13 @@ Sampling = Literal["pixels", "published"]
 
 
 def basis_size(kernel_shape: Sequence[int]) -> int:
-    """Number of hat functions of (rings, angles), or of (rings,) without angles."""
+    """Number of hat functions of (rings, angles), or of (rings,) without angles.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if len(kernel_shape) not in (1, 2) or min(kernel_shape) < 1:
+        raise ValueError(f"a kernel shape is (rings, angles) or (rings,), each 1 or more, not {tuple(kernel_shape)}")
     return kernel_shape[0] if len(kernel_shape) == 1 else (kernel_shape[0] - 1) * kernel_shape[1] + 1
 
 
@@ -58,8 +64,12 @@ def filter_basis(
             not the pixels' distances, and with n even the filter sits half a pixel beside the centre.
 
     Raises:
-        ValueError: the grid is so coarse that the basis on it is not linearly independent ("pixels" only).
+        ValueError: the grid is so coarse that the basis on it is not linearly independent ("pixels" only), or radius or
+            kernel shape are impossible.
     """
+    basis_size(kernel_shape)
+    if not radius > 0:
+        raise ValueError(f"the radius of a filter should be positive, not {radius:g}")
     height, width = shape
     if sampling == "published":
         count = math.floor(radius * min(height, width)) + 1
@@ -114,9 +124,16 @@ def disco2d(
         (B, out, H, W).
     """
     n, m = basis.shape[-2:]
-    pads = (m // 2, (m + 1) // 2 - 1, n // 2, (n + 1) // 2 - 1)
     kernel = torch.einsum("oik,knm->oinm", weight, basis.to(weight))
-    return F.conv2d(F.pad(x, pads, mode=padding), kernel, bias, groups=groups)
+    around = (n // 2, m // 2)
+    if padding != "constant" or n % 2 == 0 or m % 2 == 0:
+        x = F.pad(x, (around[1], (m + 1) // 2 - 1, around[0], (n + 1) // 2 - 1), mode=padding)
+        around = (0, 0)
+    if x.device.type != "cpu":
+        return F.conv2d(x, kernel, bias, padding=around, groups=groups)
+    # The gradients of large filters of few channels take half the time in this layout, but norms take longer in it.
+    x = x.contiguous(memory_format=torch.channels_last)
+    return F.conv2d(x, kernel, bias, padding=around, groups=groups).contiguous()
 
 
 class DiscoConv2d(nn.Module):
@@ -127,6 +144,7 @@ class DiscoConv2d(nn.Module):
         kernel_shape, radius, sampling: see `filter_basis`.
         groups, padding: see `disco2d`.
         bias: add one.
+        grid: (H, W) for which the filters are made, whatever the size of the image; None for that size.
     """
 
     def __init__(
@@ -139,10 +157,11 @@ class DiscoConv2d(nn.Module):
         bias: bool = True,
         padding: Padding = "constant",
         sampling: Sampling = "pixels",
+        grid: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
         self.kernel_shape, self.radius = tuple(kernel_shape), radius
-        self.groups, self.padding, self.sampling = groups, padding, sampling
+        self.groups, self.padding, self.sampling, self.grid = groups, padding, sampling, grid
         scale = math.sqrt(groups / in_channels)
         size = basis_size(kernel_shape)
         self.weight = nn.Parameter(scale * torch.randn(out_channels, in_channels // groups, size))
@@ -150,6 +169,6 @@ class DiscoConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, H, W) -> (B, out, H, W)."""
-        height, width = x.shape[-2:]
-        basis = filter_basis((height, width), self.kernel_shape, self.radius, self.sampling).to(x.device)
+        grid = self.grid or (x.shape[-2], x.shape[-1])
+        basis = filter_basis(grid, self.kernel_shape, self.radius, self.sampling).to(x.device)
         return disco2d(x, self.weight, self.bias, basis, self.groups, self.padding)

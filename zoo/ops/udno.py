@@ -21,7 +21,7 @@ class DISCOBlock(nn.Module):
 
     Args:
         in_channels, out_channels: of the image.
-        radius, kernel_shape, sampling: see `zoo.ops.disco.DiscoConv2d`.
+        radius, kernel_shape, sampling, grid: see `zoo.ops.disco.DiscoConv2d`.
         dropout: probability.
     """
 
@@ -33,12 +33,13 @@ class DISCOBlock(nn.Module):
         kernel_shape: Sequence[int],
         sampling: Sampling,
         dropout: float = 0.0,
+        grid: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         for before in (in_channels, out_channels):
             layers += [
-                DiscoConv2d(before, out_channels, kernel_shape, radius, bias=False, sampling=sampling),
+                DiscoConv2d(before, out_channels, kernel_shape, radius, bias=False, sampling=sampling, grid=grid),
                 _InstanceNorm(),
                 nn.LeakyReLU(0.2, inplace=True),
                 nn.Dropout2d(dropout),
@@ -52,12 +53,18 @@ class DISCOBlock(nn.Module):
 
 class _Up(nn.Module):
     def __init__(
-        self, in_channels: int, out_channels: int, radius: float, kernel_shape: Sequence[int], sampling: Sampling
+        self,
+        in_channels: int,
+        out_channels: int,
+        radius: float,
+        kernel_shape: Sequence[int],
+        sampling: Sampling,
+        grid: tuple[int, int] | None,
     ) -> None:
         super().__init__()
         self.layers = nn.Sequential(
             nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True),
-            DiscoConv2d(in_channels, out_channels, kernel_shape, radius, bias=False, sampling=sampling),
+            DiscoConv2d(in_channels, out_channels, kernel_shape, radius, bias=False, sampling=sampling, grid=grid),
             _InstanceNorm(),
             nn.LeakyReLU(0.2, inplace=True),
         )
@@ -77,6 +84,11 @@ class UDNO(nn.Module):
         kernel_shape: (rings, angles).
         dropout: probability.
         sampling: see `zoo.ops.disco.filter_basis`.
+        in_shape: (H, W) of the images for which the filters are made once and for all, halved from level to level, as
+            the released code does; None to make them for each image that comes.
+
+    Raises:
+        ValueError: there are no channels or levels, or the kernel shape is impossible.
     """
 
     def __init__(
@@ -89,22 +101,32 @@ class UDNO(nn.Module):
         kernel_shape: Sequence[int],
         dropout: float = 0.0,
         sampling: Sampling = "pixels",
+        in_shape: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
+        if chans < 1 or num_pool_layers < 1:
+            raise ValueError(f"a UDNO needs channels and levels below the first, not {chans} and {num_pool_layers}")
         widths = [chans * 2**level for level in range(num_pool_layers + 1)]
         radii = [radius_cutoff * 2**level for level in range(num_pool_layers + 1)]
 
-        def block(before: int, after: int, radius: float) -> nn.Module:
-            return DISCOBlock(before, after, radius, kernel_shape, sampling, dropout)
+        grids: list[tuple[int, int] | None] = [
+            None if in_shape is None else (in_shape[0] // 2**level, in_shape[1] // 2**level)
+            for level in range(num_pool_layers + 1)
+        ]
+
+        def block(before: int, after: int, level: int) -> nn.Module:
+            return DISCOBlock(before, after, radii[level], kernel_shape, sampling, dropout, grids[level])
 
         self.down_sample_layers = nn.ModuleList(
-            block(before, after, radius)
-            for before, after, radius in zip((in_chans, *widths), widths[:-1], radii, strict=False)
+            block(before, widths[level], level) for level, before in enumerate((in_chans, *widths[:-2]))
         )
-        self.bottleneck = block(widths[-2], widths[-1], radii[-1])
-        levels = list(zip(widths[:-1], radii, strict=False))[::-1]
-        self.up_transpose = nn.ModuleList(_Up(2 * w, w, r, kernel_shape, sampling) for w, r in levels)
-        self.up = nn.ModuleList(block(2 * w, w, r) for w, r in levels)
+        self.bottleneck = block(widths[-2], widths[-1], num_pool_layers)
+        levels = range(num_pool_layers)[::-1]
+        self.up_transpose = nn.ModuleList(
+            _Up(widths[level + 1], widths[level], radii[level], kernel_shape, sampling, grids[level])
+            for level in levels
+        )
+        self.up = nn.ModuleList(block(widths[level + 1], widths[level], level) for level in levels)
         self.up[-1] = nn.Sequential(self.up[-1], nn.Conv2d(chans, out_chans, 1))
 
     def forward(self, x: Tensor) -> Tensor:

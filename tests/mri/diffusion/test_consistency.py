@@ -25,9 +25,9 @@ from zoo.mri.diffusion.consistency import (
 )
 from zoo.mri.diffusion.process import Level, predicted_noise
 from zoo.mri.diffusion.samplers import DDIM
-from zoo.mri.fourier import fft2
+from zoo.mri.fourier import fft2, ifft2
 from zoo.mri.masks import MaskFunction
-from zoo.mri.operators import SenseOperator, from_channels, normalize_maps, to_channels
+from zoo.mri.operators import SenseOperator, from_channels, normalize_maps, rss, to_channels
 from zoo.mri.phantom import CONTRASTS, generate
 
 
@@ -86,12 +86,19 @@ def test_many_coils(maps: str) -> None:
     operator = data.operator
     assert (operator.adjoint(data.kspace)[0] - case["AHy"]).abs().max() < 1e-5
     assert (operator.normal(x)[0] - case["AHAx"]).abs().max() < 1e-5
+    assert (rss(ifft2(data.kspace))[0] - case["rss"]).abs().max() < 1e-5
+    eigenvector = x
+    for _ in range(200):
+        eigenvector = operator.normal(eigenvector / eigenvector.norm())
+    assert float(eigenvector.norm()) == pytest.approx(float(case["L"]), rel=1e-2)
     for rate in (0.5, 1.0):
         assert (gradient(x, data, rate)[0] - case[f"grad_eta{rate}"]).abs().max() < 1e-5
     for weight in (0.05, 1.0):
         for iterations in (1, 2, 3, 5, 12):
             result = proximal(x, data, weight, iterations)[0]
             assert (result - case[f"prox_mu{weight}.cg{iterations}"]).abs().max() < 1e-5
+            rest = operator.adjoint(data.kspace) + weight * x - operator.normal(result[None]) - weight * result
+            assert float(rest.norm()) == pytest.approx(float(case[f"prox_mu{weight}.cg_resnorm"][iterations]), abs=1e-5)
         exact = proximal(x, data, weight, 60)[0]
         assert (exact - case[f"prox_mu{weight}.exact"]).abs().max() < 1e-5
 

@@ -209,6 +209,42 @@ def test_shapes_and_defaults(module: Any, capsys: pytest.CaptureFixture[str]) ->
         module.reconstruct(kspace, mask[:, :7])
 
 
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"sampler": "euler"}, ConfigError, r"sampling\.sampler should be 'ddpm' | .*, not 'euler'"),
+        ({"consistency": "full"}, ConfigError, r"sampling\.consistency should be"),
+        ({"spacing": "even"}, ConfigError, r"sampling\.spacing should be"),
+        ({"n_samples": 0}, ConfigError, "n_samples should be 1 or more, not 0"),
+        ({"steps": 2000}, ConfigError, "steps should be from 1 to 1000"),
+        ({"eta": -1.0}, ConfigError, "eta should not be negative"),
+        ({"noise": -0.1}, ValueError, "Noise should be 0 or more"),
+        ({"noise": torch.ones(3)}, ValueError, "one for each of 2 slices"),
+        ({"keys": [(1,)]}, ValueError, "2 slices need as many keys, not 1"),
+        ({"start": torch.ones(2, 8, 8)}, ValueError, r"A start \(2, 8, 8\) does not fit images"),
+        ({"sensitivity_maps": "exact"}, ValueError, "made by acs or espirit, not exact"),
+        ({"sensitivity_maps": torch.ones(2, 1, 8, 8)}, ValueError, r"Coil maps \(2, 1, 8, 8\) do not fit"),
+    ],
+)
+def test_impossible_requests_are_refused(
+    module: Any, options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        module.reconstruct(*scan(), **options)
+
+
+def test_impossible_scans_are_refused(module: Any) -> None:
+    kspace, mask = scan()
+    for broken, sampled, message in (
+        (torch.view_as_real(kspace), mask, "should be complex"),
+        (kspace[None], mask, r"not torch\.complex64 \(1, 2, 1, 32, 32\)"),
+        (kspace * float("nan"), mask, "NaN or infinity where it was sampled"),
+        (kspace, torch.ones(3, 1, 32, 32), r"A mask \(3, 1, 32, 32\) does not fit"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            module.reconstruct(broken, sampled)
+
+
 @pytest.mark.parametrize("coils", [1, 4])
 def test_training_pairs_agree_with_the_measurement(module: Any, coils: int) -> None:
     """The true image in the sampler's units explains the data: exactly with one coil."""
@@ -249,6 +285,11 @@ def test_options_of_training(module: Any) -> None:
     assert module.loss_of(batch, t, noise) < plain
     with pytest.raises(ConfigError, match="zero_terminal_snr"):
         zoo.create_model("mri/diffusion", zero_terminal_snr=True, prediction="epsilon")
+    for name, value in {"signal_scale": 0.0, "n_samples": 0, "min_snr_gamma": -5.0, "condition_dropout": 1.5}.items():
+        with pytest.raises(ConfigError, match=rf"model\.{name} should be"):
+            zoo.create_model("mri/diffusion", **{name: value})
+    with pytest.raises(ConfigError, match=r"both model\.lpips_backbone=/path and model\.lpips_heads"):
+        zoo.create_model("mri/diffusion", lpips_backbone="alexnet.pth")
     for timestep in (-3, 1000):
         with pytest.raises(ConfigError, match="from 0 to 999"):
             module.sample_batch(batch, 1, start_timestep=timestep)

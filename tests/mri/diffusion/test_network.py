@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -97,6 +99,28 @@ def test_mcddpm_process(case: str, schedule: str, scale: float, steps: int | Non
         assert (ddpm - step["ddpm"]).abs().max() < 1e-5 * max(1.0, scale_of_state / 10)
         ddim = process.ddim(x_t, mine["eps"], index, mask_c, published_scale=True)
         assert (ddim - step["ddim"]).abs().max() < 1e-5 * max(1.0, scale_of_state / 10)
+
+
+@pytest.mark.parametrize(
+    ("case", "schedule", "scale", "steps"),
+    [
+        ("cosine_bs0.5", "cosine", 0.5, None),
+        ("cosine_bs0.5_ddim20", "cosine", 0.5, 20),
+        ("linear_bs1", "linear", 1, None),
+    ],
+)
+def test_mcddpm_posterior(case: str, schedule: Any, scale: float, steps: int | None) -> None:
+    """Its mean's coefficients and its standard deviation, by steps from unit vectors."""
+    golden = section(load("mcddpm_diffusion"), f"{case}.")
+    process = KSpaceProcess.create(NoiseSchedule.create(schedule), scale, steps)
+    zero, one = torch.zeros(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
+    for index in range(0, process.schedule.steps, 1 if steps else 37):
+        # A prediction that says the state is noise alone gives x0 = 0; one of -1 / bbar at state 0 gives abar x0 = 1.
+        x_t = process.ddpm(one, one / float(process.bar_betas[index]), index, one, zero)
+        x0 = process.ddpm(zero, -one * float(process.bar_alphas[index] / process.bar_betas[index]), index, one, zero)
+        std = process.ddpm(zero, zero, index, one, one, tilde_beta=True)
+        for value, name in ((x_t, "mean_coef_xt"), (x0, "mean_coef_x0"), (std, "std")):
+            assert float(value) == pytest.approx(float(golden[f"posterior_{name}_f64"][index]), abs=1e-10)
 
 
 def test_mcddpm_states_have_the_noise_of_the_process() -> None:
@@ -243,6 +267,21 @@ def test_bfloat16_stays_near_float32() -> None:
         half = network(x, t)
     full: Tensor = network(x, t)
     assert (half.float() - full).abs().max() < 0.05 * full.abs().max()
+
+
+def test_float64_stays_float64() -> None:
+    network = tiny().double()
+    x, t = torch.randn(1, 5, 8, 8, dtype=torch.float64), torch.tensor([400])
+    a, b = network(x, t), network(x + 1e-11, t)
+    assert 0 < (a - b).abs().max() < 1e-8
+
+
+def test_heads_have_equal_sizes() -> None:
+    for heads in ({"num_heads": 3}, {"num_head_channels": 3}, {"num_head_channels": 0}):
+        with pytest.raises(ValueError, match="of 16 channels can't have"):
+            tiny(**heads)
+    keys = tiny(num_head_channels=-1).state_dict().keys()
+    assert keys == tiny().state_dict().keys()
 
 
 def test_embedding() -> None:

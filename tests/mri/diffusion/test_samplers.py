@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
+import zoo
 from tests.mri.diffusion.golden import gaussian_x0, load
+from zoo.errors import ConfigError
 from zoo.mri.diffusion.process import (
     Level,
     NoiseSchedule,
@@ -60,6 +62,26 @@ def test_own_spacings_fall_from_the_last_step_without_repetitions(spacing: str, 
     assert len(steps) <= count
     assert count < 2 or steps[-1] <= 1
     assert len(steps) >= min(count, 10)
+
+
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace", "quadratic", "log-snr", "karras"])
+def test_timesteps_are_the_schedules_for_any_count(spacing: str) -> None:
+    schedule = NoiseSchedule.create("cosine", 250)
+    for count in range(1, 251):
+        steps = schedule.timesteps(count, spacing)  # type: ignore[arg-type]
+        assert 250 > steps[0] >= steps[-1] >= 0
+        assert len(steps) <= count
+    assert COSINE.timesteps(61, "trailing")[-1] == 15
+
+
+def test_impossible_schedules_are_refused() -> None:
+    with pytest.raises(ValueError, match="a linear schedule of 10 steps would take more"):
+        NoiseSchedule.create("linear", 10)
+    for steps, zero_terminal_snr in ((0, False), (1, True)):
+        with pytest.raises(ValueError, match=f"or more, not {steps}"):
+            NoiseSchedule.create("cosine", steps, zero_terminal_snr)
+    with pytest.raises(ConfigError, match=r"model\.diffusion_steps and model\.noise_schedule: a noise schedule needs"):
+        zoo.create_model("mri/diffusion", diffusion_steps=0)
 
 
 def test_log_snr_spacing_is_uniform() -> None:
@@ -130,12 +152,14 @@ def test_ddim_to_a_first_level_that_is_not_clean() -> None:
     assert (torch.stack(states) - golden["ddim.leading.final_alpha0.chain"]).abs().max() < 2e-5
 
 
+@pytest.mark.parametrize("spacing", ["leading", "trailing"])
 @pytest.mark.parametrize("large", [False, True])
-def test_ddpm(large: bool) -> None:
+def test_ddpm(large: bool, spacing: str) -> None:
     golden = load("samplers")
-    steps = golden["ddpm.leading.timesteps"].tolist()
+    steps = golden[f"ddpm.{spacing}.timesteps"].tolist()
+    assert steps == COSINE.timesteps(10, spacing)  # type: ignore[arg-type]
     states = chain(DDPM(large), COSINE.levels(steps), golden)
-    expected = golden[f"ddpm.fixed_{'large' if large else 'small'}.leading.chain"]
+    expected = golden[f"ddpm.fixed_{'large' if large else 'small'}.{spacing}.chain"]
     assert (torch.stack(states) - expected).abs().max() < 1e-3
 
 
@@ -149,14 +173,18 @@ def test_posterior_of_one_step() -> None:
         assert abs(variance - float(golden["post.var"][index])) < 1e-5
 
 
-@pytest.mark.parametrize(("order", "exact"), [(1, 10), (2, 10), (3, 8)])
-def test_dpm_solver(order: int, exact: int) -> None:
-    """The third order of the reference falls to the second one step earlier than ours."""
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_dpm_solver(order: int) -> None:
     golden = load("samplers")
-    levels = COSINE.levels(golden[f"dpmpp.o{order}.timesteps"].tolist())
-    states = chain(DPMSolver(order), levels, golden)
+    steps = golden[f"dpmpp.o{order}.timesteps"].tolist()
+    states = chain(DPMSolver(order), COSINE.levels(steps), golden)
     expected = golden[f"dpmpp.o{order}.chain"]
-    assert (torch.stack(states) - expected)[:exact].abs().max() < 1e-3
+    assert (torch.stack(states) - expected).abs().max() < 1e-3
+
+
+def test_third_order_falls_at_the_end_of_few_steps_only() -> None:
+    assert [level.max_order for level in COSINE.levels(COSINE.timesteps(5, "trailing"))] == [3, 3, 3, 2, 1]
+    assert {level.max_order for level in COSINE.levels(COSINE.timesteps(15, "trailing"))} == {3}
 
 
 def test_dpm_solver_between_the_schedules_steps() -> None:

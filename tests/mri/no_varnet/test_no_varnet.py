@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -97,15 +98,43 @@ def test_gradients() -> None:
     assert torch.autograd.gradcheck(lambda a, b: disco2d(a, b, None, basis), inputs)
 
 
-def test_udno() -> None:
+@pytest.mark.parametrize("size", [(7, 5), (4, 4), (5, 4), (1, 3)])
+@pytest.mark.parametrize("padding", ["constant", "circular"])
+def test_the_definition_of_the_convolution(size: tuple[int, int], padding: Any) -> None:
+    """Of filters of odd and even sizes: an even one reaches one pixel farther up and to the left."""
+    x, basis = torch.randn(2, 4, 9, 11, dtype=torch.float64), torch.randn(3, *size, dtype=torch.float64)
+    weight, bias = torch.randn(6, 2, 3, dtype=torch.float64), torch.randn(6, dtype=torch.float64)
+    kernel = (weight[..., None, None] * basis).sum(2)
+    expected = bias.view(1, -1, 1, 1).repeat(2, 1, 9, 11)
+    for channel in range(6):
+        mine = x[:, :2] if channel < 3 else x[:, 2:]  # of two groups
+        for row, column in product(*map(range, size)):
+            down, right = size[0] // 2 - row, size[1] // 2 - column
+            moved = mine.roll((down, right), (-2, -1))
+            if padding == "constant":
+                moved[..., : max(down, 0), :] = moved[..., :, : max(right, 0)] = 0
+                moved[..., 9 + min(down, 0) :, :] = moved[..., :, 11 + min(right, 0) :] = 0
+            expected[:, channel] += (moved * kernel[channel, :, row, column].view(1, 2, 1, 1)).sum(1)
+    output = disco2d(x, weight, bias, basis, groups=2, padding=padding)
+    torch.testing.assert_close(output, expected)
+    assert output.is_contiguous()
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+def test_udno(fixed: bool) -> None:
     golden, arguments = load("udno"), config("udno")
-    del arguments["in_shape"]
-    network = UDNO(**arguments, sampling="published")
-    network.load_state_dict(section(golden, "w:"))
+    sizes = arguments.pop("in_shape")
+    network, finer = (
+        UDNO(**arguments, sampling="published", in_shape=[factor * n for n in sizes] if fixed else None)
+        for factor in (1, 2)
+    )
+    for each in (network, finer):
+        each.load_state_dict(section(golden, "w:"))
     x = golden["x"].clone().requires_grad_()
     output = network(x)
     assert (output - golden["out"]).abs().max() < 1e-4
-    assert (network(golden["x_2x"]) - golden["out_2x"]).abs().max() < 1e-4
+    assert (finer(golden["x_2x"]) - golden["out_2x"]).abs().max() < 1e-4
+    assert ((network(golden["x_2x"]) - golden["out_2x"]).abs().max() < 1e-4) != fixed
     (output * golden["loss_weight"]).sum().backward()
     assert x.grad is not None
     assert relative_error(x.grad, golden["grad_x"]) < 1e-3
@@ -146,6 +175,18 @@ def test_combined_kspace_goes_back_to_the_coils_as_kspace() -> None:
     torch.testing.assert_close(network.initial(kspace, maps), fft2(kspace))
 
 
+def test_published_filters_may_be_made_for_images_before_padding() -> None:
+    arguments = {"num_cascades": 1, "chans": 2, "pools": 1, "sens_chans": 2, "sens_pools": 1, "kno_chans": 2}
+    made: Any = {**arguments, "kno_pools": 1, "radius_cutoff": 0.2, "kernel_shape": (3, 4), "in_shape": (40, 48)}
+    published, ours = (zoo.create_model("mri/no-varnet", **made, published=p).network for p in (True, False))
+    for network, grids in ((published, {(40, 48), (20, 24)}), (ours, {None})):
+        assert {layer.grid for layer in network.modules() if isinstance(layer, DiscoConv2d)} == grids
+    image = torch.randn(1, 40, 48, dtype=torch.complex64)
+    padded = NormUDNO(2, 1, 0.2, (3, 4), "published")
+    padded.load_state_dict(published.kno.state_dict())
+    assert (padded(image) - published.kno(image)).abs().max() > 1e-3
+
+
 def test_released_size() -> None:
     with torch.device("meta"):
         network = zoo.create_model("mri/no-varnet", published=True).network
@@ -163,6 +204,13 @@ def test_any_image_size() -> None:
 def test_bad_input_is_named() -> None:
     with pytest.raises(ConfigError, match=r"model\.radius_cutoff and model\.kernel_shape do not fit"):
         zoo.create_model("mri/no-varnet", in_shape=(64, 64))
+    for kernel_shape in ((), (0, 4), (3, 4, 5)):
+        with pytest.raises(ValueError, match=r"a kernel shape is \(rings, angles\) or \(rings,\)"):
+            UDNO(2, 2, 4, 1, 0.2, kernel_shape)
+    with pytest.raises(ValueError, match="radius of a filter should be positive, not 0"):
+        filter_basis((16, 16), (3, 4), 0.0)
+    with pytest.raises(ValueError, match="levels below the first, not 4 and 0"):
+        UDNO(2, 2, 4, 0, 0.2, (3, 4))
     with pytest.raises(WeightsError, match="unknown: encoder"):
         zoo.convert_official("mri/no-varnet", {"encoder.weight": torch.zeros(2)})
     official = section(load("no_varnet"), "w:")

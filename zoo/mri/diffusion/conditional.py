@@ -16,6 +16,7 @@ from zoo.mri.diffusion.problem import Frame, Problem
 from zoo.mri.diffusion.process import NoiseSchedule, Spacing
 from zoo.mri.diffusion.samplers import SamplerName, create_sampler
 from zoo.mri.diffusion.sampling import Denoiser, Progress, SeededNoise, sample
+from zoo.signature import check_choices
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,11 @@ class Sampling:
     seed: int = 0
     antithetic: bool = True
     progress: bool = False
+
+    def __post_init__(self) -> None:
+        check_choices(Sampling, vars(self), "sampling")
+        if self.eta < 0 or not self.rate > 0:
+            raise ConfigError(f"eta should not be negative and rate positive, not {self.eta:g} and {self.rate:g}.")
 
 
 @torch.no_grad()
@@ -60,7 +66,21 @@ def sample_posterior(
         keys: one of each slice, which with the seed makes its samples independent of the batch.
         how: to sample.
         data_std: standard deviation of real and imaginary part of images in the sampler's units.
+
+    Raises:
+        ConfigError: numbers with which nothing can be sampled.
+        ValueError: there are not as many keys, or start images of the same size, as slices.
     """
+    if n_samples < 1:
+        raise ConfigError(f"n_samples should be 1 or more, not {n_samples}.")
+    if not 1 <= how.steps <= process.steps:
+        raise ConfigError(f"steps should be from 1 to {process.steps}, those of the schedule, not {how.steps}.")
+    if len(keys) != len(problem.scale):
+        raise ValueError(f"{len(problem.scale)} slices need as many keys, not {len(keys)}")
+    if how.start is not None and how.start.shape != problem.zero_filled.shape:
+        raise ValueError(
+            f"A start {tuple(how.start.shape)} does not fit images {tuple(problem.zero_filled.shape)}: give (B, H, W)"
+        )
     sampler = create_sampler(how.sampler, how.eta)
     levels = sampler.plan(process, how.steps, how.spacing)
     start = how.start

@@ -3,19 +3,57 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from zoo.data.kspace import KSpaceBatch
 from zoo.mri.diffusion.posterior import Posterior, sparsification
+from zoo.mri.diffusion.samplers import SamplerName
 from zoo.mri.figures import ERROR_GAIN, MAX_ROWS, TIGHT, show
 from zoo.mri.metrics import psnr
+from zoo.mri.reconstructor import _cropped
+
+if TYPE_CHECKING:
+    from zoo.mri.diffusion.module import DiffusionReconstructor
 
 STEPS = (2, 5, 10, 20, 50)
 SHOWN = 3  # samples
 BINS = 12
+
+
+def of_test_batch(module: DiffusionReconstructor, batch: KSpaceBatch, posterior: Posterior) -> dict[str, Figure]:
+    """Pictures of a batch and of its samples, which are in the units of the data, by name."""
+    scale = batch["scaling_factor"].view(-1, 1, 1)
+    target = _cropped(batch["target"] * scale, batch)
+    problem = module.problem(batch)
+    zero_filled = _cropped(problem.to_data(problem.zero_filled).abs() * scale, batch)
+    inside = replace(posterior, samples=_cropped(posterior.samples, batch))
+    drawn = {"posterior": posterior_panel(target, zero_filled, inside)}
+    if posterior.samples.shape[1] > 1:
+        drawn["calibration"] = calibration(inside.std, (inside.image - target).abs())
+    drawn["steps"] = quality_by_steps(_measured_by_steps(module, batch))
+    return drawn
+
+
+def _measured_by_steps(module: DiffusionReconstructor, batch: KSpaceBatch) -> dict[str, list[tuple[int, float, float]]]:
+    """Sampler -> (steps, PSNR of the mean of the samples, of a single one), mean over slices."""
+    curves: dict[str, list[tuple[int, float, float]]] = {}
+    target = _cropped(batch["target"], batch)
+    samplers: tuple[SamplerName, ...] = ("dpm++", "ddim")
+    for name in samplers:
+        for steps in STEPS:
+            posterior = module.sample_batch(batch, min(module.n_samples, 4), sampler=name, steps=steps)
+            values = [
+                torch.stack([psnr(x, y, y.max()) for x, y in zip(_cropped(images, batch), target, strict=True)])
+                for images in (posterior.image, posterior.samples[:, 0].abs())
+            ]
+            curves.setdefault(name, []).append((steps, float(values[0].mean()), float(values[1].mean())))
+    return curves
 
 
 def posterior_panel(target: Tensor, zero_filled: Tensor, posterior: Posterior) -> Figure:

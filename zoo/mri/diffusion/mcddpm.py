@@ -107,8 +107,10 @@ class KSpaceProcess:
         """The k-space that a prediction of the noise amounts to."""
         return (x_t - float(self.bar_betas[index]) * noise) / float(self.bar_alphas[index])
 
-    def ddpm(self, x_t: Tensor, predicted: Tensor, index: int, mask_c: Tensor, draw: Tensor) -> Tensor:
-        """The state before step `index`, by ancestral sampling with variance beta.
+    def ddpm(
+        self, x_t: Tensor, predicted: Tensor, index: int, mask_c: Tensor, draw: Tensor, tilde_beta: bool = False
+    ) -> Tensor:
+        """The state before step `index`, by ancestral sampling.
 
         Args:
             x_t: the state.
@@ -116,11 +118,13 @@ class KSpaceProcess:
             index: of the step, from N - 1 down to 0.
             mask_c: 1 where not measured.
             draw: standard normal noise of the state's shape.
+            tilde_beta: the noise has the variance of the posterior instead of beta.
         """
         level = self._level(index)
-        mean, _ = posterior(x_t, self.x0(x_t, predicted, index), level)
-        spread = self.beta_scale * math.sqrt(1 - level.alpha / level.next_alpha) if index else 0.0
-        return mask_c * (mean + spread * draw)
+        mean, variance = posterior(x_t, self.x0(x_t, predicted, index), level)
+        if index and not tilde_beta:
+            variance = 1 - level.alpha / level.next_alpha
+        return mask_c * (mean + self.beta_scale * math.sqrt(variance) * draw)
 
     def ddim(self, x_t: Tensor, predicted: Tensor, index: int, mask_c: Tensor, published_scale: bool = False) -> Tensor:
         """The state before step `index`, without noise.

@@ -39,9 +39,8 @@ from zoo.mri.diffusion.scores import SINGLE, PosteriorScores
 from zoo.mri.diffusion.sizes import Size, resolve_size
 from zoo.mri.diffusion.volume import predict_posterior
 from zoo.mri.fourier import Norm, fft2
-from zoo.mri.metrics import psnr
 from zoo.mri.operators import expand, to_channels
-from zoo.mri.reconstructor import Protocol, Reconstruction, Reconstructor, _cropped, _metrics
+from zoo.mri.reconstructor import Protocol, Reconstruction, Reconstructor, _metrics
 from zoo.mri.schedule import Schedule
 from zoo.registry import register_model
 
@@ -142,10 +141,18 @@ class DiffusionReconstructor(Reconstructor):
                 "model.zero_terminal_snr leaves nothing to predict the noise from at the last step: "
                 "use model.prediction=v or x0."
             )
-        if not residual_std > 0 or not noise_emphasis > 0:
-            raise ConfigError(
-                f"model.residual_std ({residual_std}) and model.noise_emphasis ({noise_emphasis}) should be positive."
-            )
+        positive = {
+            "residual_std": residual_std,
+            "noise_emphasis": noise_emphasis,
+            "signal_scale": signal_scale,
+            "n_samples": n_samples,
+            "min_snr_gamma": 1.0 if min_snr_gamma is None else min_snr_gamma,
+        }
+        for name, value in positive.items():
+            if not value > 0:
+                raise ConfigError(f"model.{name} should be positive, not {value}.")
+        if not 0 <= condition_dropout <= 1:
+            raise ConfigError(f"model.condition_dropout should be from 0 to 1, not {condition_dropout}.")
         sizes = resolve_size(
             network_size,
             model_channels=model_channels,
@@ -180,7 +187,10 @@ class DiffusionReconstructor(Reconstructor):
         self.diffuse, self.residual_std = diffuse, residual_std
         self.noise_emphasis = noise_emphasis
         self.min_snr_gamma, self.condition_dropout = min_snr_gamma, condition_dropout
-        self.process = NoiseSchedule.create(noise_schedule, diffusion_steps, zero_terminal_snr)
+        try:
+            self.process = NoiseSchedule.create(noise_schedule, diffusion_steps, zero_terminal_snr)
+        except ValueError as error:
+            raise ConfigError(f"model.diffusion_steps and model.noise_schedule: {error}.") from None
         self.sampling = Sampling(sampler, steps, spacing, consistency, start_timestep=start_timestep)
         self.n_samples = n_samples
         self.val_loss = MeanMetric()
@@ -367,7 +377,8 @@ class DiffusionReconstructor(Reconstructor):
             progress: show a bar with the time left.
 
         Raises:
-            ValueError: the shapes do not fit.
+            ValueError: the shapes do not fit, k-space is not finite, or the noise negative.
+            ConfigError: there is no such sampler, spacing or consistency, or numbers with which nothing can be sampled.
         """
         scan = scan_of(kspace.to(self.device), mask.to(self.device), sensitivity_maps)
         problem = Problem.create(*scan, self.signal_scale, noise)
@@ -390,7 +401,7 @@ class DiffusionReconstructor(Reconstructor):
             **{key: value for key, value in given.items() if value is not None},
         )
         keys = [(index,) for index in range(len(problem.scale))] if keys is None else keys
-        return self._sample(problem, n_samples or self.n_samples, keys, how)
+        return self._sample(problem, self.n_samples if n_samples is None else n_samples, keys, how)
 
     def _sample(self, problem: Problem, n_samples: int, keys: Sequence[tuple[int, ...]], how: Sampling) -> Posterior:
         frame, data_std = self.frame(problem), self.signal_scale / 4
@@ -451,39 +462,7 @@ class DiffusionReconstructor(Reconstructor):
 
     def figures(self, batch: KSpaceBatch, output: Sampled) -> dict[str, Figure]:  # type: ignore[override]
         """Samples, mean, spread and error; calibration; quality by number of steps; comparison with others."""
-        scale = batch["scaling_factor"].view(-1, 1, 1)
-        target, posterior = batch["target"] * scale, output["posterior"]
-        drawn = super().figures(batch, output)
-        drawn["posterior"] = figures.posterior_panel(
-            _cropped(target, batch),
-            _cropped(batch_zero_filled(self.problem(batch), scale), batch),
-            replace(posterior, samples=_cropped(posterior.samples, batch)),
-        )
-        if posterior.samples.shape[1] > 1:
-            error = (_cropped(posterior.image, batch) - _cropped(target, batch)).abs()
-            drawn["calibration"] = figures.calibration(_cropped(posterior.std, batch), error)
-        drawn["steps"] = figures.quality_by_steps(self._by_steps(batch))
-        return drawn
-
-    def _by_steps(self, batch: KSpaceBatch) -> dict[str, list[tuple[int, float, float]]]:
-        """Sampler -> (steps, PSNR of the mean of the samples, of a single one), mean over slices."""
-        curves: dict[str, list[tuple[int, float, float]]] = {}
-        target = _cropped(batch["target"], batch)
-        samplers: tuple[SamplerName, ...] = ("dpm++", "ddim")
-        for name in samplers:
-            for steps in figures.STEPS:
-                posterior = self.sample_batch(batch, min(self.n_samples, 4), sampler=name, steps=steps)
-                values = [
-                    torch.stack([psnr(x, y, y.max()) for x, y in zip(_cropped(images, batch), target, strict=True)])
-                    for images in (posterior.image, posterior.samples[:, 0].abs())
-                ]
-                curves.setdefault(name, []).append((steps, float(values[0].mean()), float(values[1].mean())))
-        return curves
-
-
-def batch_zero_filled(problem: Problem, scale: Tensor) -> Tensor:
-    """Magnitude of the zero-filled images (B, H, W), in the units of the data."""
-    return problem.to_data(problem.zero_filled).abs() * scale
+        return {**super().figures(batch, output), **figures.of_test_batch(self, batch, output["posterior"])}
 
 
 def _keys(batch: KSpaceBatch) -> list[tuple[int, ...]]:

@@ -24,11 +24,12 @@ def timestep_embedding(timesteps: Tensor, channels: int) -> Tensor:
 
 
 class GroupNorm(nn.GroupNorm):
-    """Group norm that computes in float32 whatever the input's precision."""
+    """Group norm that computes in float32 if the input's precision is half."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, ...) -> the same."""
-        return F.group_norm(x.float(), self.num_groups, self.weight.float(), self.bias.float(), self.eps).to(x.dtype)
+        wide = torch.promote_types(x.dtype, torch.float32)
+        return F.group_norm(x.to(wide), self.num_groups, self.weight.to(wide), self.bias.to(wide), self.eps).to(x.dtype)
 
 
 def zeroed(layer: nn.Conv1d | nn.Conv2d) -> Any:
@@ -141,10 +142,15 @@ class AttentionBlock(nn.Module):
         heads: of the attention.
         groups: of the group norm.
         new_order: the channels of ``qkv`` are ordered (q, k, v), then heads; otherwise heads, then (q, k, v).
+
+    Raises:
+        ValueError: the heads do not divide the channels.
     """
 
     def __init__(self, channels: int, heads: int, groups: int, new_order: bool) -> None:
         super().__init__()
+        if heads < 1 or channels % heads:
+            raise ValueError(f"an attention of {channels} channels can't have {heads} heads of equal size")
         self.heads, self.new_order = heads, new_order
         self.norm = GroupNorm(groups, channels)
         self.qkv = nn.Conv1d(channels, 3 * channels, 1)
@@ -184,7 +190,7 @@ class DiffusionUNet(nn.Module):
         attention_resolutions: downsampling factors at which there is attention.
         channel_mult: channels of each level over `model_channels`.
         num_heads: of the attention.
-        num_head_channels: channels per head, instead of `num_heads`.
+        num_head_channels: channels per head, instead of `num_heads`; -1 says none, as None does.
         use_scale_shift_norm: see `ResBlock`.
         resblock_updown: change the size within residual blocks instead of by convolutions of their own.
         use_new_attention_order: see `AttentionBlock`.
@@ -224,7 +230,10 @@ class DiffusionUNet(nn.Module):
             )
 
         def attention(channels: int) -> AttentionBlock:
-            heads = num_heads if num_head_channels is None else channels // num_head_channels
+            if num_head_channels is None or num_head_channels == -1:
+                heads = num_heads
+            else:
+                heads = channels // num_head_channels if num_head_channels > 0 else 0
             return AttentionBlock(channels, heads, norm_groups, use_new_attention_order)
 
         def resized(channels: int, resample: type[Downsample | Upsample]) -> nn.Module:

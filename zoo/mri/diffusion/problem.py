@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -45,6 +45,9 @@ class Problem:
             signal_scale: largest magnitude of the zero-filled image in the sampler's units.
             noise: standard deviation of real and imaginary part of every sample, (B,) or a number; None to
                 estimate it.
+
+        Raises:
+            ValueError: the noise is negative, or not one number or B of them.
         """
         maps = torch.ones_like(kspace) if maps is None else maps
         mask = mask.bool().expand(len(kspace), 1, *kspace.shape[-2:])
@@ -55,7 +58,10 @@ class Problem:
         if noise is None:
             sigma = estimate_noise(kspace, mask)
         else:
-            sigma = torch.as_tensor(noise, dtype=scale.dtype, device=scale.device).expand(len(kspace))
+            sigma = torch.as_tensor(noise, dtype=scale.dtype, device=scale.device)
+            if sigma.ndim > 1 or sigma.numel() not in (1, len(kspace)) or not (sigma >= 0).all():
+                raise ValueError(f"Noise should be 0 or more, a number or one for each of {len(kspace)} slices")
+            sigma = sigma.expand(len(kspace))
         scaled = kspace / scale.view(-1, 1, 1, 1)
         return cls(Measurement(operator, scaled, sigma / scale), zero_filled / scale.view(-1, 1, 1), scale)
 
@@ -103,19 +109,31 @@ def scan_of(kspace: Tensor, mask: Tensor, maps: Tensor | MapsName | None) -> tup
         k-space (B, C, H, W) complex64, 0 where not sampled, mask (B, 1, H, W) boolean, and maps or None.
 
     Raises:
-        ValueError: the shapes do not fit.
+        ValueError: the shapes do not fit, k-space is not complex or not finite, or there is no such way.
     """
+    if not 2 <= kspace.ndim <= 4 or not kspace.is_complex():
+        raise ValueError(
+            f"K-space should be complex, (H, W), (B, H, W) or (B, C, H, W), not {kspace.dtype} {tuple(kspace.shape)}"
+        )
     while kspace.ndim < 4:
         kspace = kspace.unsqueeze(1 if kspace.ndim == 3 else 0)
     size = kspace.shape[-2:]
-    if mask.shape[-1] not in (1, size[1]) or (mask.ndim > 1 and mask.shape[-2] not in (1, size[0])):
-        raise ValueError(f"A mask {tuple(mask.shape)} does not fit k-space {tuple(kspace.shape)}")
+    given = mask.shape
     while mask.ndim < 4:
         mask = mask.unsqueeze(1 if mask.ndim == 3 else 0)
+    allowed = ((1, len(kspace)), (1,), (1, size[0]), (1, size[1]))
+    if mask.ndim > 4 or any(n not in sizes for n, sizes in zip(mask.shape, allowed, strict=True)):
+        raise ValueError(f"A mask {tuple(given)} does not fit k-space {tuple(kspace.shape)}: give (B, 1, H, W)")
     mask = mask.bool().expand(len(kspace), 1, *size)
     kspace = torch.where(mask, kspace.to(torch.complex64), 0)
+    if not kspace.isfinite().all():
+        raise ValueError("K-space holds NaN or infinity where it was sampled")
     if isinstance(maps, Tensor):
+        if maps.shape != kspace.shape:
+            raise ValueError(f"Coil maps {tuple(maps.shape)} do not fit k-space {tuple(kspace.shape)}")
         return kspace, mask, maps.to(kspace)
+    if maps not in (None, *get_args(MapsName)):
+        raise ValueError(f"Coil maps are made by {' or '.join(get_args(MapsName))}, not {maps}")
     if kspace.shape[1] == 1:
         return kspace, mask, None
     acs = torch.stack([torch.from_numpy(find_acs(m[0].cpu().numpy())) for m in mask]).unsqueeze(1).to(mask.device)

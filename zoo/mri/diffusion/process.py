@@ -22,6 +22,7 @@ Spacing = Literal["linspace", "leading", "trailing", "quadratic", "log-snr", "ka
 
 BETAS = {"linear": (1e-4, 2e-2), "scaled-linear": (8.5e-4, 1.2e-2), "sigmoid": (1e-4, 2e-2)}  # for T = 1000
 LOG_SNR_START = -4.0
+FEW_STEPS = 15  # below this number the last steps have lower orders, as in Lu et al.'s and diffusers' solvers
 
 
 def _betas(schedule: Schedule, steps: int) -> NDArray[np.float64]:
@@ -59,8 +60,19 @@ class NoiseSchedule:
             steps: T.
             zero_terminal_snr: shift and scale sqrt(abar) so that the last step is pure noise; a network that
                 predicts epsilon has nothing to learn there.
+
+        Raises:
+            ValueError: so few steps that one would take more than the whole signal, or none before the last.
         """
-        alpha_bars: NDArray[np.float64] = np.cumprod(1 - _betas(schedule, steps), dtype=np.float64)
+        if steps < 1 + zero_terminal_snr:
+            raise ValueError(f"a noise schedule needs {1 + zero_terminal_snr} steps or more, not {steps}")
+        betas = _betas(schedule, steps)
+        if betas.max() >= 1:
+            raise ValueError(
+                f"a {schedule} schedule of {steps} steps would take more than the whole signal in one: use 25 steps or "
+                'more, or "cosine"'
+            )
+        alpha_bars: NDArray[np.float64] = np.cumprod(1 - betas, dtype=np.float64)
         if zero_terminal_snr:
             root = np.sqrt(alpha_bars)
             alpha_bars = ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
@@ -102,7 +114,8 @@ class NoiseSchedule:
         elif spacing == "leading":
             steps = np.arange(count)[::-1] * (self.steps // count)
         elif spacing == "trailing":
-            steps = np.round(np.arange(self.steps, 0, -self.steps / count)) - 1
+            # Rounding errors may give arange an entry too many, at 0.
+            steps = np.round(np.arange(self.steps, 0, -self.steps / count)[:count]) - 1
         elif spacing == "quadratic":
             steps = (np.linspace(1, 0, count) ** 2 * last).round() if count > 1 else np.full(1, last)
         else:
@@ -129,7 +142,9 @@ class NoiseSchedule:
     def levels(self, timesteps: Sequence[int]) -> list[Level]:
         """The steps of a sampler: each leads to the next entry of the list, the last one to the clean image."""
         alphas = [float(self.alpha_bars[t]) for t in timesteps]
-        return [Level(t, a, b) for t, a, b in zip(timesteps, alphas, [*alphas[1:], 1.0], strict=True)]
+        pairs = zip(timesteps, alphas, [*alphas[1:], 1.0], strict=True)
+        orders = [min(3, len(alphas) - index) if len(alphas) < FEW_STEPS else 3 for index in range(len(alphas))]
+        return [Level(t, a, b, order) for (t, a, b), order in zip(pairs, orders, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -140,11 +155,13 @@ class Level:
         timestep: what the network is told.
         alpha: abar before the step.
         next_alpha: abar after it; 1 after the last.
+        max_order: highest order that a multistep rule should have here: at the end of a chain of few steps it falls.
     """
 
     timestep: int
     alpha: float
     next_alpha: float
+    max_order: int = 3
 
     @property
     def is_last(self) -> bool:

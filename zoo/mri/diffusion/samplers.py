@@ -47,20 +47,19 @@ class DDPM(Sampler):
     """Ancestral sampling from the Gaussian posterior; Ho et al., arXiv 2006.11239, eq. 6 and 7.
 
     Args:
-        large_variance: beta instead of beta (1 - abar_prev) / (1 - abar).
+        large_variance: beta instead of beta (1 - abar_prev) / (1 - abar). Only a step from timestep 0 then adds no
+            noise (algorithm 2): a chain that ends at a later one, as with "trailing" spacing, ends with noise.
     """
 
     def __init__(self, large_variance: bool = False) -> None:
         self.large_variance = large_variance
 
     def step(self, x: Tensor, x0: Tensor, level: Level, draw: Draw) -> Tensor:
-        """See `Sampler.step`; the last step adds no noise."""
+        """See `Sampler.step`."""
         mean, variance = posterior(x, x0, level)
-        if level.is_last:
-            return mean
-        if self.large_variance:
+        if self.large_variance and level.timestep > 0:
             variance = 1 - level.alpha / level.next_alpha
-        return mean + math.sqrt(variance) * draw()
+        return mean + math.sqrt(variance) * draw() if variance > 0 else mean
 
 
 def posterior(x: Tensor, x0: Tensor, level: Level) -> tuple[Tensor, float]:
@@ -96,7 +95,7 @@ class DPMSolver(Sampler):
     """DPM-Solver++ in multistep form; Lu et al., arXiv 2211.01095, algorithm 2.
 
     Args:
-        order: 1 to 3. The first steps of a chain have lower order, and so has the last one.
+        order: 1 to 3. The first steps of a chain have lower order, and so have the last ones, see `Level.max_order`.
     """
 
     def __init__(self, order: int = 2) -> None:
@@ -119,7 +118,7 @@ class DPMSolver(Sampler):
         decay = math.expm1(-h)
         root = math.sqrt(level.next_alpha)
         state = math.sqrt((1 - level.next_alpha) / (1 - level.alpha)) * x - root * decay * x0
-        past = self.history[: self.order - 1]
+        past = self.history[: min(self.order, level.max_order) - 1]
         if past:
             r0 = (here - past[0][0]) / h
             first = (x0 - past[0][1]) / r0
@@ -130,7 +129,7 @@ class DPMSolver(Sampler):
                 second = (first - (past[0][1] - past[1][1]) / r1) / (r0 + r1)
                 state = state + root * (decay / h + 1) * (first + r0 * second)
                 state = state - root * ((decay + h) / h**2 - 0.5) * second
-        self.history = [(here, x0), *past]
+        self.history = [(here, x0), *self.history[:1]]
         return state
 
 

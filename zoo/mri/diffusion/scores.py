@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
+from zoo.errors import ConfigError
 from zoo.mri.diffusion.posterior import Posterior, coverage, crps, dispersion, rank_correlation, sparsification_error
 from zoo.mri.operators import center_crop
 from zoo.mri.perceptual import LPIPS, gmsd, haarpsi
@@ -29,10 +30,18 @@ class PosteriorScores(nn.Module):
 
     Args:
         lpips_backbone, lpips_heads: see `zoo.lpips.LPIPS`; without them LPIPS is not reported.
+
+    Raises:
+        ConfigError: one of them is missing.
+        WeightsError: they can't be read.
     """
 
     def __init__(self, lpips_backbone: str | None = None, lpips_heads: str | None = None) -> None:
         super().__init__()
+        if bool(lpips_backbone) != bool(lpips_heads):
+            raise ConfigError(
+                "LPIPS is unavailable: give both model.lpips_backbone=/path and model.lpips_heads=/path, or neither."
+            )
         # Not a part of the module, whose weights are its own.
         self._lpips = [LPIPS(lpips_backbone, lpips_heads)] if lpips_backbone and lpips_heads else []
         self.statistics = nn.ModuleDict({name: MeanMetric() for name in STATISTICS})

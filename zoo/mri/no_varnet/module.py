@@ -23,7 +23,7 @@ class NOVarNetReconstructor(Reconstructor):
             kno_radius_cutoff, kno_kernel_shape, reduction_method, skip_method, published: see
             `zoo.mri.no_varnet.network.NOVarNet`.
         in_shape: (H, W) of the images, if known: filters too fine for them are then refused at once instead of
-            with the first image.
+            with the first image. With `published` see `zoo.mri.no_varnet.network.NOVarNet`.
         lr, schedule, warmup_steps, decay_every, decay, loss, protocol, baselines, real_slice: see
             `zoo.mri.reconstructor.Reconstructor`.
     """
@@ -79,6 +79,7 @@ class NOVarNetReconstructor(Reconstructor):
             reduction_method,
             skip_method,
             published,
+            in_shape,
         )
         super().__init__(network, lr, schedule, warmup_steps, decay_every, decay, loss, protocol, baselines, real_slice)
         self.save_hyperparameters()

@@ -26,14 +26,22 @@ class NormUDNO(nn.Module):
     """A `UDNO` on complex images of mean 0 and standard deviation 1, zero-padded to multiples of 16.
 
     Args:
-        chans, num_pool_layers, radius_cutoff, kernel_shape, sampling: see `UDNO`.
+        chans, num_pool_layers, radius_cutoff, kernel_shape, sampling, in_shape: see `UDNO`.
     """
 
     def __init__(
-        self, chans: int, num_pool_layers: int, radius_cutoff: float, kernel_shape: Sequence[int], sampling: Sampling
+        self,
+        chans: int,
+        num_pool_layers: int,
+        radius_cutoff: float,
+        kernel_shape: Sequence[int],
+        sampling: Sampling,
+        in_shape: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        self.udno = UDNO(2, 2, chans, num_pool_layers, radius_cutoff, kernel_shape, sampling=sampling)
+        self.udno = UDNO(
+            2, 2, chans, num_pool_layers, radius_cutoff, kernel_shape, sampling=sampling, in_shape=in_shape
+        )
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, H, W) complex -> (B, H, W) complex."""
@@ -49,14 +57,12 @@ class SensitivityModel(nn.Module):
     """Coil maps from the coil images of the centre of k-space, coil by coil with common weights.
 
     Args:
-        chans, num_pools, radius_cutoff, kernel_shape, sampling: see `NormUDNO`.
+        operator: for the maps.
     """
 
-    def __init__(
-        self, chans: int, num_pools: int, radius_cutoff: float, kernel_shape: Sequence[int], sampling: Sampling
-    ) -> None:
+    def __init__(self, operator: NormUDNO) -> None:
         super().__init__()
-        self.norm_udno = NormUDNO(chans, num_pools, radius_cutoff, kernel_shape, sampling)
+        self.norm_udno = operator
 
     def forward(self, masked_kspace: Tensor, acs_mask: Tensor) -> Tensor:
         """(B, C, H, W) complex k-space and its fully sampled centre -> maps with sum_c |S_c|^2 = 1."""
@@ -100,6 +106,8 @@ class NOVarNet(nn.Module):
             what it was given.
         published: for released weights: sample the filters as the released code does, and let "rss" take the
             combined k-space for an image when it is given back to the coils, as that code does too.
+        in_shape: (H, W) of the images for which the released code made the filters, with `published`; by default they
+            are made for the padded images. The two differ if a side is no multiple of 16.
     """
 
     fft_centered = True
@@ -121,17 +129,21 @@ class NOVarNet(nn.Module):
         reduction_method: Reduction = "batch",
         skip_method: Skip = "replace",
         published: bool = False,
+        in_shape: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         self.reduction_method, self.skip_method, self.published = reduction_method, skip_method, published
         sampling: Sampling = "published" if published else "pixels"
-        self.sens_net = SensitivityModel(sens_chans, sens_pools, radius_cutoff, kernel_shape, sampling)
-        self.kno = NormUDNO(
-            kno_chans, kno_pools, kno_radius_cutoff or radius_cutoff, kno_kernel_shape or kernel_shape, sampling
-        )
-        self.cascades = nn.ModuleList(
-            VarNetBlock(NormUDNO(chans, pools, radius_cutoff, kernel_shape, sampling)) for _ in range(num_cascades)
-        )
+        made_for = in_shape if published else None
+
+        def operator(
+            channels: int, levels: int, radius: float = radius_cutoff, shape: Sequence[int] = kernel_shape
+        ) -> NormUDNO:
+            return NormUDNO(channels, levels, radius, shape, sampling, made_for)
+
+        self.sens_net = SensitivityModel(operator(sens_chans, sens_pools))
+        self.kno = operator(kno_chans, kno_pools, kno_radius_cutoff or radius_cutoff, kno_kernel_shape or kernel_shape)
+        self.cascades = nn.ModuleList(VarNetBlock(operator(chans, pools)) for _ in range(num_cascades))
 
     def initial(self, masked_kspace: Tensor, maps: Tensor) -> Tensor:
         """What the operator on k-space makes of the measured samples, (B, C, H, W) complex."""
