@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,8 @@ from zoo.files import atomic_path
 from zoo.mri.fourier import move_origin
 from zoo.mri.hdf5 import reading
 from zoo.mri.masks import MaskFunction, SamplingMask, find_acs, seed_of
-from zoo.mri.pipeline import Preparation, RawSlice, as_batch
+from zoo.mri.operators import center_crop
+from zoo.mri.pipeline import Preparation, PreparedSlice, RawSlice, as_batch
 from zoo.mri.refinement import Refinement
 from zoo.mri.volumes import CALGARY_LAYOUT, CalgaryVolume, FastMRIVolume, FileVolume
 
@@ -23,6 +25,12 @@ if TYPE_CHECKING:
     from zoo.mri.reconstructor import Reconstructor
 
 OUTPUTS = (".h5", ".npy", ".nii", ".nii.gz", ".png")
+
+
+def require_format(output: Path, formats: tuple[str, ...]) -> None:
+    """Raises `DataError` unless the file's name ends in one of these."""
+    if not str(output).endswith(formats):
+        raise DataError(f"The output {output} should end in one of {', '.join(formats)}.")
 
 
 def open_file(path: Path, layout: str | None = None, key: str = "kspace", margin: int = 0) -> FileVolume:
@@ -60,48 +68,70 @@ def sampled(volume: FileVolume, slices: range) -> NDArray[np.bool_]:
     return found
 
 
+@dataclass(frozen=True)
+class Undersampled:
+    """A file of k-space that is to be reconstructed.
+
+    Attributes:
+        volume: the file.
+        slices: those that count.
+        mask: what of them is sampled.
+    """
+
+    volume: FileVolume
+    slices: range
+    mask: SamplingMask
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        layout: str | None,
+        key: str,
+        acceleration: float | None,
+        center_fraction: float,
+        margin: int,
+    ) -> Undersampled:
+        """Arguments and errors as of `zoo.mri.reconstructor.Reconstructor.predict_file`."""
+        volume = open_file(path, layout, key, margin)
+        first = 0 if isinstance(volume, CalgaryVolume) else margin
+        slices = range(first, volume.slices - first)
+        if not slices:
+            raise DataError(f"{path} has {volume.slices} slices: a margin of {margin} leaves none.")
+        return cls(volume, slices, find_mask(volume, slices, acceleration, center_fraction))
+
+    def prepare(self, index: int, preparation: Preparation) -> tuple[PreparedSlice, float | None]:
+        """A slice in the preparation's convention, and the standard deviation of its noise if it is known."""
+        raw = self.volume.read(index)
+        kspace, padding = preparation.clean(RawSlice(raw.kspace, self.mask.mask, raw.unmeasured))
+        # Files that are not public ones are taken to have the convention that the network has.
+        is_public = isinstance(self.volume, FastMRIVolume | CalgaryVolume)
+        if is_public and self.volume.centered != preparation.centered:
+            kspace = move_origin(kspace, preparation.centered)
+        return preparation(kspace, padding, self.mask, self.volume.crop()), raw.noise
+
+
 def predict_volume(
     module: Reconstructor,
     preparation: Preparation,
-    input: Path,
+    scan: Undersampled,
     output: Path,
-    layout: str | None,
-    key: str,
-    acceleration: float | None,
-    center_fraction: float,
-    margin: int,
     refinement: Refinement | None = None,
 ) -> dict[str, Any]:
     """See `zoo.mri.reconstructor.Reconstructor.predict_file`."""
-    if not str(output).endswith(OUTPUTS):
-        raise DataError(f"The output {output} should end in one of {', '.join(OUTPUTS)}.")
-    volume = open_file(input, layout, key, margin)
-    first = 0 if isinstance(volume, CalgaryVolume) else margin
-    slices = range(first, volume.slices - first)
-    if not slices:
-        raise DataError(f"{input} has {volume.slices} slices: a margin of {margin} leaves none.")
-    mask = find_mask(volume, slices, acceleration, center_fraction)
-
-    images = []
-    is_public = isinstance(volume, FastMRIVolume | CalgaryVolume)  # others have the convention that the network has
-    for index in slices:
-        raw = volume.read(index)
-        kspace, padding = preparation.clean(RawSlice(raw.kspace, mask.mask, raw.unmeasured))
-        if is_public and volume.centered != preparation.centered:
-            kspace = move_origin(kspace, preparation.centered)
-        sample = preparation(kspace, padding, mask, volume.crop())
-        batch: Any = as_batch(sample, module.device, raw.noise)
+    volume, images = scan.volume, []
+    for index in scan.slices:
+        prepared, noise = scan.prepare(index, preparation)
+        batch: Any = as_batch(prepared, module.device, noise)
         with torch.no_grad():
             image = module(batch) if refinement is None else module.magnitude(refinement(module, batch), batch)
             image = image * batch["scaling_factor"]
-        height, width = volume.crop()
-        top, left = (image.shape[-2] - height) // 2, (image.shape[-1] - width) // 2
-        images.append(image[0, top : top + height, left : left + width].cpu().numpy())
+        images.append(center_crop(image, *volume.crop())[0].cpu().numpy())
     write_images(np.stack(images), output, volume.voxel_size)
     return {
         "slices": len(images),
         "coils": volume.shape[0],
-        "acceleration": round(mask.acceleration, 2),
+        "acceleration": round(scan.mask.acceleration, 2),
         "image": images[0].shape,
         "written": output,
     }

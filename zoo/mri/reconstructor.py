@@ -24,7 +24,7 @@ from zoo.mri.fourier import Norm, ifft2
 from zoo.mri.metrics import PROTOCOLS, VolumeMetric
 from zoo.mri.operators import center_crop, reduce, rss
 from zoo.mri.pipeline import Preparation
-from zoo.mri.prediction import predict_volume
+from zoo.mri.prediction import OUTPUTS, Undersampled, predict_volume, require_format
 from zoo.mri.refinement import Refinement
 from zoo.mri.sensitivity import calibration_maps
 from zoo.ops.precision import full_precision
@@ -298,9 +298,9 @@ class Reconstructor(ZooModule):
         if refine_steps is not None and refine_steps < 0:
             raise ConfigError(f"refine_steps should be 0 or more, not {refine_steps}.")
         refinement = None if refine_steps is None else Refinement(refine_steps)
-        return predict_volume(
-            self, preparation, input, output, layout, key, acceleration, center_fraction, margin, refinement
-        )
+        require_format(output, OUTPUTS)
+        scan = Undersampled.open(input, layout, key, acceleration, center_fraction, margin)
+        return predict_volume(self, preparation, scan, output, refinement)
 
 
 def require_positive(**sizes: float | None) -> None:

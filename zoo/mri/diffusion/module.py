@@ -37,12 +37,16 @@ from zoo.mri.diffusion.samplers import SamplerName
 from zoo.mri.diffusion.sampling import Denoiser
 from zoo.mri.diffusion.scores import SINGLE, PosteriorScores
 from zoo.mri.diffusion.sizes import Size, resolve_size
-from zoo.mri.diffusion.volume import predict_posterior
+from zoo.mri.diffusion.volume import FORMATS, predict_posterior
 from zoo.mri.fourier import Norm, fft2
 from zoo.mri.operators import expand, to_channels
+from zoo.mri.prediction import Undersampled, require_format
 from zoo.mri.reconstructor import Protocol, Reconstruction, Reconstructor, _metrics
 from zoo.mri.schedule import Schedule
 from zoo.registry import register_model
+
+# Where samples of files that start from another model's image begin: their mean was best there (the card's table).
+START_TIMESTEP = 300
 
 
 class Sampled(Reconstruction):
@@ -423,6 +427,7 @@ class DiffusionReconstructor(Reconstructor):
         noise: float | None = None,
         maps: MapsName = "acs",
         spacing: Spacing | None = None,
+        start: str | None = None,
         start_timestep: int | None = None,
         seed: int = 0,
     ) -> dict[str, Any]:
@@ -436,19 +441,27 @@ class DiffusionReconstructor(Reconstructor):
                 units of the input; .npy, .nii, .nii.gz or .png with the mean alone.
             n_samples, sampler, steps, consistency, noise, spacing, start_timestep, seed: see `reconstruct`; maps:
                 its `sensitivity_maps`.
+            start: weights (a name, a file or a run folder) of a model that reconstructs, such as
+                ``mri/diffusion-regression``. Samples then start from its image, unless told otherwise at timestep 300
+                with steps even in log-SNR. Their mean is better than that image and than the mean of samples from
+                noise, their spread less than the posterior's.
 
         Raises:
             DataError: the input can't be read, is not undersampled, or the output's format is unknown.
+            ConfigError: `start` does not reconstruct k-space, or in another Fourier convention.
+            UnknownNameError, WeightsError: `start` can't be loaded.
         """
+        require_format(output, FORMATS)
+        if start is not None:
+            start_timestep = START_TIMESTEP if start_timestep is None else start_timestep
+            spacing = spacing or "log-snr"
+        scan = Undersampled.open(input, layout, key, acceleration, center_fraction, margin)
         return predict_posterior(
             self,
+            scan,
             input,
             output,
-            layout,
-            key,
-            acceleration,
-            center_fraction,
-            margin,
+            start,
             n_samples=n_samples,
             sampler=sampler,
             steps=steps,
