@@ -42,15 +42,15 @@ def test_finished_runs_are_kept_and_interrupted_ones_go_on(
     options: dict[str, Any] = {"rounds": 4, "folder": str(tmp_path)}
     arteq.run(seeds=1, **options)
     first = [
-        *(("humans/pointnet", "haar", 0, 3, False), ("humans/arteq", "haar", 0, 3, False)),
-        *(("humans/pointnet", "none", 0, 3, False), ("humans/arteq", "none", 0, 3, False)),
+        *(("humans/pointnet", "haar", 0, 6, False), ("humans/arteq", "haar", 0, 6, False)),
+        *(("humans/pointnet", "none", 0, 6, False), ("humans/arteq", "none", 0, 6, False)),
     ]
     assert trained == first
     (tmp_path / "rival-none-0" / "summary.json").unlink()
     trained.clear()
     report = arteq.run(seeds=2, **options)
     again = [(name, rotation, 1, epochs, False) for name, rotation, _, epochs, _ in first]
-    assert trained == [("humans/pointnet", "none", 0, 3, True), *again]
+    assert trained == [("humans/pointnet", "none", 0, 6, True), *again]
     assert len(report.rows) == 8
     row, registered = (report.rows[f"ArtEq, SO(3) augmentation{suffix}"] for suffix in ("", ", registered"))
     assert (row["upright"], row["wide"], row["parts wide"], row["parameters"]) == (0.5, 1.0, 1.0, 5)
