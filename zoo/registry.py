@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from zoo.errors import UnknownNameError, did_you_mean
-from zoo.signature import check_names
+from zoo.signature import check_choices, check_names
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -142,7 +142,8 @@ def create_model(name: str, **arguments: Any) -> ZooModule:
 
     Raises:
         UnknownNameError: no such model.
-        ConfigError: an argument the constructor does not have, or one it needs and did not get.
+        ConfigError: an argument the constructor does not have, one it needs and did not get, or a value that is none
+            of those it can choose from.
     """
     return _create("model", name, arguments)
 
@@ -155,6 +156,7 @@ def create_data(name: str, **arguments: Any) -> pl.LightningDataModule:
 def _create(kind: Kind, name: str, arguments: dict[str, Any]) -> Any:
     cls = get_class(kind, name)
     check_names(cls, arguments, where=name)
+    check_choices(cls, arguments, where=name)
     return cls(**arguments)
 
 

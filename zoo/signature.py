@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import types
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -62,6 +63,35 @@ def check_names(target: Callable[..., Any], arguments: Mapping[str, Any], where:
         if parameter.default is parameter.empty and name not in arguments:
             expected = f" ({describe(hints[name])})" if name in hints else ""
             raise ConfigError(f"{where} needs a value for '{name}'{expected}: give {where}.{name}=...")
+
+
+def check_choices(target: Callable[..., Any], arguments: Mapping[str, Any], where: str) -> None:
+    """Raises `ConfigError` for a value that is none of those its parameter's ``Literal`` lists.
+
+    For arguments given in Python, of which any type may be right that `target` makes something of: a number of NumPy,
+    a list for a tuple. The closed choices alone can be told from outside.
+
+    Args:
+        target: the class or function that will be called with `arguments`.
+        arguments: keyword arguments.
+        where: what the message calls the place, such as ``"kat/kat"``.
+    """
+    hints = type_hints(target)
+    for name, value in arguments.items():
+        if name in hints and not _is_choice(hints[name], value):
+            raise ConfigError(f"{where}.{name} should be {describe(hints[name])}, not {value!r}.")
+
+
+def _is_choice(hint: Any, value: Any) -> bool:
+    """Whether no ``Literal`` within a type forbids a value."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        return isinstance(value, tuple({type(choice) for choice in arguments})) and value in arguments
+    if origin in (typing.Union, types.UnionType):
+        return any(_is_choice(argument, value) for argument in arguments)
+    if (origin is list or arguments[1:] == (...,)) and isinstance(value, tuple | list):
+        return all(_is_choice(arguments[0], element) for element in value)
+    return hint is not types.NoneType or value is None
 
 
 def check_arguments(target: Callable[..., Any], arguments: Mapping[str, Any], where: str) -> dict[str, Any]:
