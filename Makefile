@@ -1,6 +1,7 @@
 # make train [CONFIG=pinn/finite_well] [ARGS="model.V0=35 seed=1"]   sets up .venv, trains, tests, leaves pictures
 # make test [ARGS="-k registry"]                                     sets up .venv, checks and tests everything
-# make oldest PYTHON=python3.10                      the tests with the oldest versions that pyproject.toml allows
+# make oldest PYTHON=python3.10 [ARGS=tests]                         what versions can break, or all, with the oldest
+#                                                                    versions that pyproject.toml allows
 #
 # PYTHON   the interpreter to make .venv with (3.10 to 3.13)
 # PIP_ARGS further arguments for pip, such as an index that has CPU builds of torch:
@@ -14,6 +15,7 @@ PIP_ARGS ?=
 
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+OLDEST := .venv-oldest
 
 .PHONY: train test check oldest setup clean
 .DEFAULT_GOAL := train
@@ -29,13 +31,27 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Not in CI: on PyPI the oldest torch is there with CUDA only, some 5 GB.
-oldest:
-	$(PYTHON) -m venv .venv-oldest
-	.venv-oldest/bin/python -m pip install --quiet uv
-	.venv-oldest/bin/uv pip install --python .venv-oldest --resolution lowest-direct $(PIP_ARGS) -r pyproject.toml --extra dev
-	.venv-oldest/bin/uv pip install --python .venv-oldest --no-deps -e .
-	.venv-oldest/bin/python -m pytest $(ARGS)
+# What versions can break: configs compose, every one builds and trains two steps, runs resume, processes start together,
+# weights load, networks are exported, files are read, operations agree with their references.
+OLDEST_TESTS := $(addprefix tests/,test_config.py test_registry.py test_pretrained.py test_export.py \
+  $(addprefix test_uniformity.py::,test_a_config_trains_or_says_where_its_data_come_from test_a_model_is_whole \
+    test_weights_say_what_they_do_and_are_tested) \
+  $(addprefix engine/test_resume.py::,test_interrupted_anywhere test_interrupted_twice_with_workers \
+    test_steps_are_given_instead_of_epochs test_checkpoint_with_code_is_not_run) \
+  engine/test_components.py engine/test_launch.py cli/test_commands.py::test_train_evaluate_predict_show \
+  data robustness ops/test_points.py ops/test_rational_op.py)
+
+oldest: $(OLDEST)/.ready
+	$(OLDEST)/bin/python -m pytest -n 2 --dist worksteal $(or $(ARGS),$(OLDEST_TESTS))
+
+# On PyPI the oldest torch is there with CUDA only, some 5 GB; uv fetches them in two or three minutes.
+$(OLDEST)/.ready: pyproject.toml
+	$(PYTHON) -m venv --clear $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet uv
+	$(OLDEST)/bin/uv pip install --quiet --python $(OLDEST) --resolution lowest-direct $(PIP_ARGS) \
+	  -r pyproject.toml --extra dev
+	$(OLDEST)/bin/uv pip install --quiet --python $(OLDEST) --no-deps -e .
+	@touch $@
 
 setup: $(READY)
 
@@ -50,4 +66,4 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .venv-oldest build dist .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) $(OLDEST) build dist .pytest_cache .ruff_cache .mypy_cache

@@ -18,12 +18,13 @@ PAGES = sorted((ROOT / "docs").rglob("*.md"))
 
 @pytest.mark.parametrize("page", [p for p in PAGES if "```python" in p.read_text()], ids=lambda p: p.stem)
 def test_examples_run(page: Path, in_tmp: Path) -> None:
-    """The blocks of a page, one after the other; the model that one of them registers is forgotten afterwards."""
+    """The blocks of a page, one after the other; what they register is forgotten afterwards."""
     blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
     try:
         exec(compile("\n".join(blocks), str(page), "exec"), {"__name__": "docs"})
     finally:
         registry._CLASSES["model"].pop("mine/linear", None)
+        registry._CLASSES["data"].pop("mine/noise", None)
 
 
 @pytest.mark.slow

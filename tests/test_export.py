@@ -27,6 +27,7 @@ MRI: dict[str, Any] = {
         ("kat/digits", "kat/digits", {}, True),
         ("mri/recurrentvarnet-phantom", "mri/phantom", MRI, True),
         ("mri/diffusion-regression", "mri/phantom", MRI, True),
+        ("humans/spin-rendered", "humans/rendered-people", {"train_size": 2, "val_size": 2, "test_size": 2}, False),
         ("humans/arteq-standin", "humans/body-clouds", {"test_size": 2, "points": 256}, False),
     ],
 )

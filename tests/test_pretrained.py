@@ -138,7 +138,7 @@ def test_two_processes_download_once(server: ThreadingHTTPServer, tmp_path: Path
     for process in processes:
         process.start()
     for process in processes:
-        process.join(60)
+        process.join(300)
         assert process.exitcode == 0
     assert target.read_bytes() == CONTENT
     assert len(server.seen) == 1  # type: ignore[attr-defined]

@@ -100,5 +100,8 @@ def test_weights_say_what_they_do_and_are_tested(name: str) -> None:
     assert entry.metrics
     assert entry.licence
     assert entry.config in list_configs()
+    module = zoo.load_pretrained(name)
+    assert module.zoo_name == entry.model
+    assert not module.training
     tests = [path for path in (ROOT / "tests").rglob("test_*.py") if path != Path(__file__)]
     assert any(f'"{name}"' in path.read_text(encoding="utf-8") for path in tests), "no test reproduces its numbers"

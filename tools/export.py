@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -93,7 +93,9 @@ def export(module: ZooModule, data: pl.LightningDataModule, output: Path) -> Exp
 
     inputs, keywords = pytree.tree_map(longer, captured)
     network = _PlainOutput(module.network).eval()
-    free = {"inputs": _free(inputs, batch + 1), **_free(keywords, batch + 1)}
+    free = {"inputs": _free(inputs, batch + 1)}
+    if keywords:
+        free["keywords"] = _free(keywords, batch + 1)
     try:
         with torch.no_grad():
             program = torch.export.export(network, inputs, keywords, dynamic_shapes=free, strict=False)
@@ -115,7 +117,7 @@ def export(module: ZooModule, data: pl.LightningDataModule, output: Path) -> Exp
 
 
 class _PlainOutput(nn.Module):
-    """A network whose named tuples, which only this package knows, become dictionaries."""
+    """A network whose named tuples and dataclasses, which only this package knows, become dictionaries."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -123,6 +125,8 @@ class _PlainOutput(nn.Module):
 
     def forward(self, *inputs: Any, **keywords: Any) -> Any:
         output = self.network(*inputs, **keywords)
+        if is_dataclass(output):
+            return {field.name: getattr(output, field.name) for field in fields(output)}
         return output._asdict() if hasattr(output, "_asdict") else output
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import types
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -65,33 +66,32 @@ def check_names(target: Callable[..., Any], arguments: Mapping[str, Any], where:
 
 
 def check_choices(target: Callable[..., Any], arguments: Mapping[str, Any], where: str) -> None:
-    """Raises `ConfigError` for a value that is none of those its parameter's ``Literal`` annotation allows.
+    """Raises `ConfigError` for a value that is none of those its parameter's ``Literal`` lists.
 
-    From Python nothing else compares the two, and a misspelt option would be taken for whichever is the code's
-    ``else``.
+    For arguments given in Python, of which any type may be right that `target` makes something of: a number of NumPy,
+    a list for a tuple. The closed choices alone can be told from outside.
 
     Args:
         target: the class or function that will be called with `arguments`.
         arguments: keyword arguments.
-        where: what the message calls the place.
+        where: what the message calls the place, such as ``"kat/kat"``.
     """
     hints = type_hints(target)
     for name, value in arguments.items():
-        choices = _choices(hints.get(name))
-        if choices and not any(type(value) is type(choice) and value == choice for choice in choices):
+        if name in hints and not _is_choice(hints[name], value):
             raise ConfigError(f"{where}.{name} should be {describe(hints[name])}, not {value!r}.")
 
 
-def _choices(hint: Any) -> tuple[Any, ...]:
-    """All values that a type allows, if it is a ``Literal``, with or without None; else nothing."""
-    if hint is type(None):
-        return (None,)
-    if typing.get_origin(hint) is typing.Literal:
-        return typing.get_args(hint)
-    if typing.get_origin(hint) is typing.Union or type(hint).__name__ == "UnionType":
-        members = [_choices(member) for member in typing.get_args(hint)]
-        return tuple(choice for member in members for choice in member) if all(members) else ()
-    return ()
+def _is_choice(hint: Any, value: Any) -> bool:
+    """Whether no ``Literal`` within a type forbids a value."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        return isinstance(value, tuple({type(choice) for choice in arguments})) and value in arguments
+    if origin in (typing.Union, types.UnionType):
+        return any(_is_choice(argument, value) for argument in arguments)
+    if (origin is list or arguments[1:] == (...,)) and isinstance(value, tuple | list):
+        return all(_is_choice(arguments[0], element) for element in value)
+    return hint is not types.NoneType or value is None
 
 
 def check_arguments(target: Callable[..., Any], arguments: Mapping[str, Any], where: str) -> dict[str, Any]:

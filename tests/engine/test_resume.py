@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -108,8 +109,27 @@ def test_a_finished_run_stays_as_it_is(in_tmp: Path, length: str) -> None:
     state, rows = load_file("run/model.safetensors"), read_metrics(Path("run"))
     again = train(compose_run(Path("run")), resume=True)
     assert again["metrics"] == first["metrics"]
+    assert again["epochs"] == first["epochs"]
     assert all(torch.equal(tensor, state[name]) for name, tensor in load_file("run/model.safetensors").items())
     assert read_metrics(Path("run")) == rows
+
+
+def test_the_wall_time_is_that_of_all_parts(in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a run that was stopped, and of one that was finished when it was resumed."""
+
+    def training_step(self: Any, batch: Any, batch_idx: int) -> Any:
+        time.sleep(1.0)
+        return original(self, batch, batch_idx)
+
+    original = GRKANRegressor.training_step
+    options = [*FIT, "trainer.max_epochs=3", "run_dir=run"]
+    with monkeypatch.context() as patch:
+        patch.setattr(GRKANRegressor, "training_step", training_step)
+        interrupt_at(patch, GRKANRegressor, 2)
+        with pytest.raises(Interrupted):
+            train(compose("kat/function-fit", options))
+    for _ in range(2):
+        assert train(compose_run(Path("run")), resume=True)["wall_time_s"] > 2
 
 
 def test_killed_before_the_first_checkpoint_it_begins_anew(in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:

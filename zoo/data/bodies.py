@@ -11,14 +11,12 @@ from typing import Any, TypedDict
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from zoo.cache import kept_arrays
 from zoo.data.loading import eval_loader, full_batch_loader
-from zoo.download import cache_dir
-from zoo.files import atomic_path
 from zoo.humans.body import Body, load_body
 from zoo.humans.cameras import perspective_projection
 from zoo.humans.joint_body import spin_joints
@@ -175,15 +173,12 @@ def cached_people(count: int, seed: int, img_size: int, yaw: float, mocap: float
 
 
 def _cached_part(count: int, seed: int, number: int, img_size: int, yaw: float, mocap: float) -> PeopleArrays:
-    path = cache_dir() / "people" / f"{_VERSION}-{seed}-{img_size}-{yaw:g}-{mocap:g}" / f"{number}-{count}.npz"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{path}.lock"):
-        if not path.is_file():
-            drawn = draw_people(count, (seed, number), img_size, yaw, mocap)
-            with atomic_path(path) as temporary:
-                np.savez(temporary, **{field.name: getattr(drawn, field.name) for field in fields(drawn)})
-    with np.load(path) as arrays:
-        return PeopleArrays(**{name: arrays[name] for name in arrays.files})
+    def draw() -> dict[str, NDArray[Any]]:
+        drawn = draw_people(count, (seed, number), img_size, yaw, mocap)
+        return {field.name: getattr(drawn, field.name) for field in fields(drawn)}
+
+    place = f"people/{_VERSION}-{seed}-{img_size}-{yaw:g}-{mocap:g}/{number}-{count}.npz"
+    return PeopleArrays(**kept_arrays(place, draw))
 
 
 class _Keypoints(Dataset[KeypointBatch]):

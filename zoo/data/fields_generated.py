@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from zoo.cache import kept_arrays
 from zoo.cli import console
 from zoo.data.fields import FieldBatch, FieldDataModule, FieldPairs, FieldWindows, TrajectoryArray, check_positive
-from zoo.download import cache_dir
 from zoo.errors import ConfigError
-from zoo.files import atomic_path
 from zoo.operators import burgers, darcy, navier_stokes, random_fields
 from zoo.operators.symmetry import FlowSymmetries
 from zoo.operators.transforms import resample
@@ -38,17 +37,8 @@ def cached(kind: str, settings: dict[str, Any], make: Callable[[], Arrays]) -> A
     They are kept as ``<cache>/fields/<kind>-<hash of the settings>.npz`` with the keys of the public files, so
     that the same readers take them.
     """
-    from filelock import FileLock
-
     key = hashlib.sha256(json.dumps([_VERSION, kind, settings], sort_keys=True).encode()).hexdigest()[:16]
-    file = cache_dir() / "fields" / f"{kind}-{key}.npz"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{file}.lock"):  # of several processes one makes the data
-        if not file.is_file():
-            with atomic_path(file) as path:
-                np.savez(path, **make())  # type: ignore[arg-type]
-    with np.load(file) as arrays:
-        return {name: arrays[name] for name in arrays.files}
+    return kept_arrays(f"fields/{kind}-{key}.npz", make)
 
 
 def _generator(seed: int, split: str) -> torch.Generator:

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from zoo.cache import kept_arrays
 from zoo.data.scene_views import Scene, look_at
-from zoo.download import cache_dir
-from zoo.files import atomic_path
 
 Array = NDArray[np.float64]
 
@@ -63,28 +62,25 @@ def procedural_city(size: int = 56, points: int = 7000, seed: int = 0, positions
         positions: the cameras to train on hover over this many places squared, and look five ways from each.
     """
     key = hashlib.sha256(repr((_VERSION, size, points, seed, positions)).encode()).hexdigest()[:16]
-    file = cache_dir() / "scenes" / f"city-{key}.npz"
-    if not file.is_file():
-        _write(file, size, points, seed, positions)
-    with np.load(file) as arrays:
-        train = int(arrays["train"])
-        count = len(arrays["images"])
-        return CityScene(
-            name="city",
-            names=[f"{'train' if i < train else 'test'}_{i:04d}" for i in range(count)],
-            images=list(arrays["images"]),
-            viewmats=arrays["viewmats"],
-            Ks=arrays["Ks"],
-            points=arrays["points"],
-            point_colors=arrays["point_colors"],
-            background=(float(_SKY[0]), float(_SKY[1]), float(_SKY[2])),
-            test_every=0,
-            held_out=tuple(range(train, count)),
-            surfaces=list(arrays["surfaces"]),
-        )
+    arrays = kept_arrays(f"scenes/city-{key}.npz", lambda: _make(size, points, seed, positions))
+    train = int(arrays["train"])
+    count = len(arrays["images"])
+    return CityScene(
+        name="city",
+        names=[f"{'train' if i < train else 'test'}_{i:04d}" for i in range(count)],
+        images=list(arrays["images"]),
+        viewmats=arrays["viewmats"],
+        Ks=arrays["Ks"],
+        points=arrays["points"],
+        point_colors=arrays["point_colors"],
+        background=(float(_SKY[0]), float(_SKY[1]), float(_SKY[2])),
+        test_every=0,
+        held_out=tuple(range(train, count)),
+        surfaces=list(arrays["surfaces"]),
+    )
 
 
-def _write(file: Path, size: int, points: int, seed: int, positions: int) -> None:
+def _make(size: int, points: int, seed: int, positions: int) -> dict[str, NDArray[Any]]:
     generator = np.random.default_rng(seed)
     city = City.make(generator)
     train = _rig(generator, positions, 7.2 / max(positions - 1, 1), 2.6, 0.15)
@@ -95,17 +91,15 @@ def _write(file: Path, size: int, points: int, seed: int, positions: int) -> Non
     cloud = city.sample(generator, points)
     colors = city.shade(cloud, np.array([0.0, 0.0, 50.0]))
     cloud += generator.normal(0, 0.01, cloud.shape)
-    with atomic_path(file) as path, path.open("wb") as stream:
-        np.savez(
-            stream,
-            train=np.array(len(train)),
-            images=np.stack(images),
-            surfaces=np.stack(surfaces).astype(np.float32),
-            viewmats=viewmats,
-            Ks=np.repeat(K[None], len(viewmats), 0),
-            points=cloud,
-            point_colors=(255 * colors).round().astype(np.uint8),
-        )
+    return {
+        "train": np.array(len(train)),
+        "images": np.stack(images),
+        "surfaces": np.stack(surfaces).astype(np.float32),
+        "viewmats": viewmats,
+        "Ks": np.repeat(K[None], len(viewmats), 0),
+        "points": cloud,
+        "point_colors": (255 * colors).round().astype(np.uint8),
+    }
 
 
 def _rig(generator: np.random.Generator, side: int, step: float, height: float, jitter: float) -> list[Array]:

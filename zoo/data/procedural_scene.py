@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from zoo.cache import kept_arrays
 from zoo.data.scene_views import Scene, look_at
-from zoo.download import cache_dir
-from zoo.files import atomic_path
 
 Array = NDArray[np.float64]
 
 _VERSION = 1  # of the scene: a change of it makes cached files stale
+_ARRAYS = ("images", "depths", "viewmats", "Ks", "points", "point_colors")
 _FIELD_OF_VIEW = 0.9
 _SUPERSAMPLING = 2
 _SUN = np.array([0.4, 0.3, 0.87]) / np.linalg.norm([0.4, 0.3, 0.87])
@@ -36,31 +35,25 @@ def procedural_scene(size: int = 128, views: int = 56, points: int = 600, seed: 
         test_every: every view whose index is a multiple of it is held out.
     """
     key = hashlib.sha256(repr((_VERSION, size, views, points, seed, test_every)).encode()).hexdigest()[:16]
-    file = cache_dir() / "scenes" / f"procedural-{key}.npz"
-    if not file.is_file():
-        _write(file, *_make(size, views, points, seed, test_every))
-    with np.load(file) as arrays:
-        images, depths = list(arrays["images"]), list(arrays["depths"])
-        return Scene(
-            name="procedural",
-            names=[f"{i:03d}" for i in range(views)],
-            images=images,
-            viewmats=arrays["viewmats"],
-            Ks=arrays["Ks"],
-            points=arrays["points"],
-            point_colors=arrays["point_colors"],
-            test_every=test_every,
-            depths=depths,
-        )
-
-
-def _write(file: Path, *arrays: NDArray[np.generic]) -> None:
-    names = ("images", "depths", "viewmats", "Ks", "points", "point_colors")
-    with atomic_path(file) as path, path.open("wb") as stream:
-        np.savez(stream, allow_pickle=False, **dict(zip(names, arrays, strict=True)))
+    arrays = kept_arrays(
+        f"scenes/procedural-{key}.npz",
+        lambda: dict(zip(_ARRAYS, _make(size, views, points, seed, test_every), strict=True)),
+    )
+    return Scene(
+        name="procedural",
+        names=[f"{i:03d}" for i in range(views)],
+        images=list(arrays["images"]),
+        viewmats=arrays["viewmats"],
+        Ks=arrays["Ks"],
+        points=arrays["points"],
+        point_colors=arrays["point_colors"],
+        test_every=test_every,
+        depths=list(arrays["depths"]),
+    )
 
 
 def _make(size: int, views: int, points: int, seed: int, test_every: int) -> tuple[NDArray[np.generic], ...]:
+    """The arrays that are named in `_ARRAYS`."""
     generator = np.random.default_rng(seed)
     world = _World.make(generator)
     viewmats = np.stack([_camera(i / views) for i in range(views)])

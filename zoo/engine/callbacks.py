@@ -68,25 +68,32 @@ class ResumePoint(Checkpoint):
 
     Args:
         every_n_seconds: the least time between two writes, in seconds.
+
+    Attributes:
+        seconds_before: how long the training took that led to the checkpoint which this run goes on from.
     """
 
     def __init__(self, every_n_seconds: float = 60.0) -> None:
         self.every_n_seconds = every_n_seconds
         self.path = Path()
         self.signum: int | None = None
+        self.seconds_before = 0.0
+        self._started = time.monotonic()
         self._logged_step = -1
         self._metric_states: dict[str, tuple[int, dict[str, Any]]] = {}
         self._written = time.monotonic()
         self._handlers: dict[int, Any] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """The step up to which ``metrics.csv`` belongs to this checkpoint, and the metrics of the epoch so far."""
-        return {"logged_step": self._logged_step, "metrics": self._metric_states}
+        """What belongs to this checkpoint: the last step in ``metrics.csv``, metrics of the epoch so far, the time."""
+        seconds = self.seconds_before + time.monotonic() - self._started
+        return {"logged_step": self._logged_step, "metrics": self._metric_states, "seconds": seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes up what `state_dict` gave."""
         self._logged_step = state_dict["logged_step"]
         self._metric_states = state_dict["metrics"]
+        self.seconds_before = state_dict.get("seconds", 0.0)  # checkpoints before this was kept have none
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """In a resumed run, drops log rows that were written after the checkpoint."""

@@ -107,15 +107,16 @@ def _fit_and_test(
                 f"{checkpoint} does not fit this model: {error}. Resume with the model arguments it was made with."
             ) from error
         raise
+    wall_time = time.perf_counter() - start
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, ResumePoint):
             callback.raise_if_interrupted()
+            wall_time += callback.seconds_before
         # As Lightning does, unless a resumed run had nothing left to train.
         if isinstance(callback, WeightAveraging):
             callback.on_train_end(trainer, module)
     progress = trainer.fit_loop.epoch_progress.current
     progress.completed = progress.processed  # type: ignore[attr-defined]
-    wall_time = time.perf_counter() - start
     if run.best_checkpoint.is_file():
         module.load_state_dict(AtomicCheckpointIO().load_checkpoint(run.best_checkpoint)["state_dict"])
     metrics = test(trainer, module, data)

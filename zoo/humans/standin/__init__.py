@@ -15,10 +15,9 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 import torch
-from filelock import FileLock
 from torch import Tensor
 
-from zoo.download import cache_dir
+from zoo.cache import kept_file
 from zoo.files import atomic_path
 from zoo.humans.joints import SMPL_PARENTS
 from zoo.humans.smpl_file import GENDERS, SMPLArrays, load_smpl
@@ -63,21 +62,21 @@ def standin_folder() -> Path:
 
     The files are written at the first call; smplx and every other reader of SMPL takes them.
     """
-    folder = cache_dir() / "bodies" / _VERSION
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):
-        if not (folder / "complete").is_file():
-            for gender, fields in generate().items():
-                official = {name: value for name, value in fields.items() if name not in _REGRESSORS}
-                official |= {"bs_style": "lbs", "bs_type": "lrotmin"}
-                official["J_regressor"] = scipy.sparse.csc_matrix(official["J_regressor"])
-                with atomic_path(folder / f"SMPL_{gender.upper()}.pkl") as path:
-                    path.write_bytes(pickle.dumps(official, protocol=2))
-            for name in _REGRESSORS:
-                with atomic_path(folder / f"{name}.npy") as path:
-                    np.save(path, generate()["neutral"][name])
-            (folder / "complete").touch()
-    return folder
+    return kept_file(f"bodies/{_VERSION}/complete", _write_files).parent
+
+
+def _write_files(complete: Path) -> None:
+    """Writes them beside an empty file, which takes its place when they are all there."""
+    folder = complete.parent
+    for gender, fields in generate().items():
+        official = {name: value for name, value in fields.items() if name not in _REGRESSORS}
+        official |= {"bs_style": "lbs", "bs_type": "lrotmin"}
+        official["J_regressor"] = scipy.sparse.csc_matrix(official["J_regressor"])
+        with atomic_path(folder / f"SMPL_{gender.upper()}.pkl") as path:
+            path.write_bytes(pickle.dumps(official, protocol=2))
+    for name in _REGRESSORS:
+        with atomic_path(folder / f"{name}.npy") as path:
+            np.save(path, generate()["neutral"][name])
 
 
 @cache
