@@ -61,7 +61,8 @@ class _Lobatto:
 @lru_cache
 def _lobatto(count: int) -> _Lobatto:
     legendre = np.polynomial.legendre.Legendre.basis(count - 1)
-    node = np.concatenate([[-1.0], legendre.deriv().roots(), [1.0]])
+    # All of these roots are real; NumPy 2.5 gives them as complex numbers.
+    node = np.concatenate([[-1.0], np.real(legendre.deriv().roots()), [1.0]])
     weight = 2.0 / (count * (count - 1) * legendre(node) ** 2)
     modes = np.linalg.inv(np.polynomial.legendre.legvander(node, count - 1))
     slopes = np.stack(
