@@ -247,7 +247,7 @@ def test_descent_brings_joints_together(body: Body, optimizer: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"architecture": "oficial"}, "no architecture 'oficial'"),
+        ({"architecture": "oficial"}, "architecture should be 'bones' \\| 'official', not 'oficial'"),
         ({"passes": 0}, r"model\.passes \(0\)"),
         ({"vertex_step": 0}, r"model\.vertex_step \(0\)"),
         ({"architecture": "official", "backbone_config": ((8, 8, 1), (12, 16, 2))}, "12 channels follows one of 8"),

@@ -238,7 +238,7 @@ class TestFiles:
         official = {n: v for n, v in golden.items() if not n.startswith(("cam/", "out/"))}
         for content, reason in (
             ({"other": {"a": torch.zeros(1)}}, "what is 'other'"),
-            (torch.zeros(3), "it is a Tensor"),
+            (torch.zeros(3), "not a Tensor"),
             ({**official, "anchor": "text"}, "'anchor' in the checkpoint is no tensor"),
             ({**official, "offset": torch.zeros(30, 30)}, "do not fit together"),
             ({**official, "anchor_feat": torch.zeros(30)}, "do not fit together"),

@@ -333,11 +333,11 @@ class TestFiles:
         predict.main(self.options("whole.npz", "steps=2"))
         original, seen = volume._sample, []
 
-        def stopping(module: Any, source: Any, index: int, mask: Any, **sampling: Any) -> Any:
+        def stopping(module: Any, starter: Any, scan: Any, index: int, **how: Any) -> Any:
             seen.append(index)
             if len(seen) == 2:
                 raise KeyboardInterrupt
-            return original(module, source, index, mask, **sampling)
+            return original(module, starter, scan, index, **how)
 
         monkeypatch.setattr(volume, "_sample", stopping)
         with pytest.raises(KeyboardInterrupt):

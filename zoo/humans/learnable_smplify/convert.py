@@ -46,12 +46,13 @@ def convert_official(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
 def _expected(tensors: Mapping[str, Tensor]) -> set[str]:
     """Names that a network of as many units, of the same kinds, has."""
     units = {key.split(".")[2] for key in tensors if key.startswith("backbone.backbone.")}
-    config = tuple(
-        (4, 8, 1) if any(key.startswith(f"backbone.backbone.{k}.down1.") for key in tensors) else (4, 4, 1)
-        for k in range(max(1, len(units)))
-    )
+    config, channels = [], 4
+    for k in range(max(1, len(units))):
+        wider = any(key.startswith(f"backbone.backbone.{k}.down1.") for key in tensors)
+        before, channels = channels, 2 * channels if wider else channels
+        config.append((before, channels, 1))
     parts = len({key.split(".")[3] for key in tensors if key.startswith("backbone.gcn0.conv_list.")})
     labelings: dict[int, Labeling] = {1: "uniform", 2: "distance"}
     with torch.device("meta"):
-        network = OfficialNetwork(config, 1, 1, labeling_mode=labelings.get(parts, "spatial"), vertices=1)
+        network = OfficialNetwork(tuple(config), 1, 1, labeling_mode=labelings.get(parts, "spatial"), vertices=1)
     return set(network.state_dict())
