@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, TypedDict, get_args
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 import torch
@@ -107,8 +107,6 @@ class LearnableSMPLify(ZooModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        if architecture not in get_args(Architecture):
-            raise ConfigError(f'There is no architecture \'{architecture}\': use "bones" or "official".')
         if min(passes, layers, vertex_step) < 1:
             raise ConfigError(
                 f"model.passes ({passes}), model.layers ({layers}) and model.vertex_step ({vertex_step}) should be at "
