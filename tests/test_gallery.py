@@ -13,17 +13,25 @@ from PIL import Image
 
 from tests.conftest import RunCommand
 from tools.gallery.page import Exhibit, render
+from zoo.config import compose_weights
+from zoo.engine.run import evaluate
+from zoo.engine.run_folder import RunFolder
+from zoo.humans.body import load_body
+from zoo.humans.render import upright
+from zoo.humans.space import FOUND, TRUE, side_by_side
 from zoo.pretrained import get_entry
+from zoo.viz.space import Space
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 CHECK = """
 <script>
 const broken = [...document.images].filter((i) => !(i.complete && i.naturalWidth > 1)).length;
-const clouds = [...document.querySelectorAll("canvas.cloud")].filter((c) => {
-  const pixels = c.getContext("2d").getImageData(0, 0, c.width, c.height).data;
-  return new Set(new Uint32Array(pixels.buffer)).size > 20;
-}).length;
-document.title = `images ${document.images.length} broken ${broken} clouds ${clouds} errors ${window.errors}`;
+const pictures = [...document.querySelectorAll("canvas.space")].map((c) =>
+  new Uint32Array(c.getContext("2d").getImageData(0, 0, c.width, c.height).data.buffer));
+const spaces = pictures.filter((p) => new Set(p).size > 20).length;
+const meshes = pictures.filter((p) => p.filter((pixel) => pixel !== p[0]).length > 0.1 * p.length).length;
+const counts = { images: document.images.length, broken, spaces, meshes, errors: window.errors };
+document.title = Object.entries(counts).flat().join(" ");
 </script>
 """
 COUNT_ERRORS = '<script>window.errors = 0; addEventListener("error", () => window.errors++, true);</script>'
@@ -44,20 +52,60 @@ def browse(page: Path, *arguments: str) -> str:
     return done.stdout
 
 
-def exhibit(folder: Path, name: str, cloud: bool) -> Exhibit:
+def cloud() -> Space:
+    random = np.random.default_rng(0)
+    return Space(random.normal(size=(500, 3)), random.random((500, 3)))
+
+
+def bodies() -> Space:
+    body = load_body(None, "neutral")
+    vertices = upright(body.v_template.numpy())
+    return side_by_side([(vertices, FOUND), (vertices, TRUE)], body.faces.numpy())
+
+
+def exhibit(folder: Path, name: str, space: Space | None) -> Exhibit:
     picture = folder / "some_picture.png"
     Image.fromarray(np.random.default_rng(0).integers(256, size=(30, 40, 3), dtype=np.uint8)).save(picture)
-    random = np.random.default_rng(0)
-    points = random.normal(size=(500, 3)).astype(np.float32), random.random((500, 3)).astype(np.float32)
-    return Exhibit(get_entry(name), {"test/x": 0.5}, 3.0, [picture], points if cloud else None)
+    return Exhibit(get_entry(name), {"test/x": 0.5}, 3.0, [picture], space)
 
 
 def test_everything_is_inside_the_page(tmp_path: Path) -> None:
-    page = render([exhibit(tmp_path, "kat/digits", False), exhibit(tmp_path, "splatting/edgs-procedural", True)])
+    page = render([exhibit(tmp_path, "kat/digits", None), exhibit(tmp_path, "splatting/edgs-procedural", cloud())])
     assert "python -m zoo.evaluate weights=kat/digits" in page
     assert not re.search(r'(?:src|href)="(?!data:|#)', page)
     assert page.count("<img ") == 2
     assert page.count("<canvas ") == 1
+
+
+def test_what_can_be_turned_about_is_kept(tmp_path: Path) -> None:
+    space = bodies()
+    space.save(tmp_path / "space.npz")
+    again = Space.load(tmp_path / "space.npz")
+    for name in ("points", "colours", "faces"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(space, name))
+    count = len(space.points) // 2
+    found, true = space.points[:count], space.points[count:]
+    assert found[:, 0].max() < true[:, 0].min()
+    np.testing.assert_allclose(np.ptp(found, 0), np.ptp(true, 0))
+    assert space.faces.min() == 0
+    assert space.faces.max() == len(space.points) - 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["arteq-standin", "learnable-smplify", "smplify-activities", "spin-rendered"])
+def test_found_bodies_are_near_the_true_ones(name: str, tmp_path: Path) -> None:
+    entry = get_entry(f"humans/{name}")
+    assert entry.config is not None
+    options = ["+trainer.limit_test_batches=1", "+callbacks.test_figures.space=true", f"run_dir='{tmp_path}'"]
+    evaluate(compose_weights(entry.config, entry.model, options), entry.name)
+    space = Space.load(RunFolder(tmp_path).space)
+    count = int(space.faces.max() + 1) // 2
+    found, true, scan = np.split(space.points, [count, 2 * count])
+    assert len(scan) == (256 if name == "arteq-standin" else 0)
+    error = (true - found) - (true - found).mean(0)
+    assert np.linalg.norm(error, axis=1).mean() < 0.15  # metres
+    if len(scan):
+        assert np.mean([np.linalg.norm(found - point, axis=1).min() for point in scan]) < 0.03
 
 
 @pytest.mark.slow
@@ -71,7 +119,8 @@ def test_evaluates_and_shows_in_a_browser(zoo_command: RunCommand, tmp_path: Pat
     if CHROMIUM is None:
         pytest.skip("no Chromium to look at the page with")
     page = (tmp_path / "gallery/index.html").read_text()
-    more = render([exhibit(tmp_path, "splatting/edgs-procedural", True)])
+    spaces = {"splatting/edgs-procedural": cloud(), "humans/smplify-activities": bodies()}
+    more = render([exhibit(tmp_path, name, space) for name, space in spaces.items()])
     section = re.search(r"<section.*</section>", more)
     assert section is not None
     shown = page.replace('<html lang="en">', '<html lang="en">' + COUNT_ERRORS, 1)
@@ -81,4 +130,4 @@ def test_evaluates_and_shows_in_a_browser(zoo_command: RunCommand, tmp_path: Pat
     assert title is not None
     found = dict(zip(*[iter(title.group(1).split())] * 2, strict=True))
     assert int(found["images"]) >= 3
-    assert (found["broken"], found["clouds"], found["errors"]) == ("0", "1", "0")
+    assert (found["broken"], found["spaces"], found["meshes"], found["errors"]) == ("0", "2", "1", "0")

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from matplotlib.animation import Animation
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchmetrics import Metric
+
+from zoo.viz.space import Space
 
 
 class ZooModule(pl.LightningModule):
@@ -56,8 +56,8 @@ class ZooModule(pl.LightningModule):
         """Pictures of a test batch and what ``test_step`` gave for it, by name."""
         return {}
 
-    def points_in_space(self) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
-        """What a model holds in space, if anything: points (N, 3), y down, and their colours (N, 3) in [0, 1]."""
+    def space(self, batch: Any, output: Any) -> Space | None:
+        """What to turn about of a test batch and what ``test_step`` gave for it, if anything; for ``tools.gallery``."""
         return None
 
     def animations(self, batch: Any, output: Any) -> dict[str, Animation]:

@@ -14,7 +14,8 @@ from zoo.engine.run import evaluate, figure_paths
 from zoo.engine.run_folder import RunFolder
 from zoo.errors import UnknownNameError, did_you_mean
 from zoo.files import write_text
-from zoo.pretrained import WeightsEntry, get_entry, list_weights, load_module
+from zoo.pretrained import WeightsEntry, get_entry, list_weights
+from zoo.viz.space import Space
 
 USAGE = """\
 usage: python -m tools.gallery [weights=PATTERN] [output=FOLDER]
@@ -45,20 +46,19 @@ def _exhibit(entry: WeightsEntry, output: Path) -> Exhibit:
     run = RunFolder(output / entry.name)
     config = _config(entry, run.path)
     summary: dict[str, Any] = run.read_summary() if run.summary.is_file() else evaluate(config, entry.name)
-    module = load_module(entry.name)
     return Exhibit(
         entry=entry,
         measured=summary["metrics"],
         seconds=summary["wall_time_s"],
         figures=[path for path in figure_paths(run.path) if path.stem != "training"],
-        cloud=module.points_in_space(),
+        space=Space.load(run.space) if run.space.is_file() else None,
     )
 
 
 def _config(entry: WeightsEntry, folder: Path) -> DictConfig:
     assert entry.config is not None
     seed = [] if entry.seed is None else [f"seed={entry.seed}"]
-    return compose_weights(entry.config, entry.model, [*seed, f"run_dir='{folder}'"])
+    return compose_weights(entry.config, entry.model, [*seed, f"run_dir='{folder}'", "+callbacks.test_figures.space=true"])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The gallery's page: HTML with everything inside, pictures as data and a viewer of points in a few lines of script."""
+"""The gallery's page: HTML with everything inside, pictures as data and a viewer of points and meshes in a few lines of script."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ from importlib import resources
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from zoo.pretrained import WeightsEntry
-
-MAX_POINTS = 20_000
+from zoo.viz.space import Space
 
 
 @dataclass(frozen=True)
@@ -25,14 +23,14 @@ class Exhibit:
         measured: metrics of this evaluation.
         seconds: that the evaluation took.
         figures: pictures (.png).
-        cloud: points (N, 3) and colours (N, 3) in [0, 1] to turn about with the mouse; None for none.
+        space: what to turn about with the mouse; None for nothing.
     """
 
     entry: WeightsEntry
     measured: dict[str, float]
     seconds: float
     figures: list[Path]
-    cloud: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
+    space: Space | None = None
 
 
 def render(exhibits: list[Exhibit]) -> str:
@@ -93,15 +91,16 @@ def _picture(path: Path) -> str:
 
 
 def _viewer(exhibit: Exhibit) -> str:
-    """A canvas whose data are 16-bit coordinates, centred and scaled to the box, and 8-bit colours."""
-    if exhibit.cloud is None:
+    """A canvas with 16-bit coordinates, centred and scaled to the box, 8-bit colours and 32-bit indices of corners."""
+    if exhibit.space is None:
         return ""
-    points, colours = exhibit.cloud
-    if len(points) > MAX_POINTS:
-        chosen = np.random.default_rng(0).permutation(len(points))[:MAX_POINTS]
-        points, colours = points[chosen], colours[chosen]
+    points = exhibit.space.points
     low, high = np.percentile(points, 1, 0), np.percentile(points, 99, 0)
     scaled = np.clip(2 * (points - (low + high) / 2) / (high - low).max(), -2, 2)
-    places = base64.b64encode((16383 * scaled).astype("<i2").tobytes()).decode()
-    shades = base64.b64encode((255 * np.clip(colours, 0, 1)).astype("u1").tobytes()).decode()
-    return f'<canvas class=cloud width=560 height=420 data-places="{places}" data-shades="{shades}"></canvas>'
+    data = {
+        "places": (16383 * scaled).astype("<i2"),
+        "shades": (255 * np.clip(exhibit.space.colours, 0, 1)).astype("u1"),
+        "corners": exhibit.space.faces.astype("<u4"),
+    }
+    given = " ".join(f'data-{name}="{base64.b64encode(array.tobytes()).decode()}"' for name, array in data.items())
+    return f"<canvas class=space width=1120 height=840 {given}></canvas>"

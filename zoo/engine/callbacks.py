@@ -231,12 +231,13 @@ class TestFigures(Callback):
 
     Args:
         animations: save the films of ``module.animations(batch, output)`` too.
+        space: save ``module.space(batch, output)`` too.
     """
 
     __test__ = False  # pytest: this is no test class
 
-    def __init__(self, animations: bool = False) -> None:
-        self.animations = animations
+    def __init__(self, animations: bool = False, space: bool = False) -> None:
+        self.animations, self.space = animations, space
 
     def on_test_batch_end(
         self,
@@ -250,7 +251,9 @@ class TestFigures(Callback):
         """Draws and saves on the first process."""
         if batch_idx == 0 and dataloader_idx == 0 and trainer.is_global_zero:
             assert isinstance(pl_module, ZooModule)
-            folder = RunFolder(Path(trainer.default_root_dir)).figures
-            save_figures(pl_module.figures(batch, outputs), folder)
+            run = RunFolder(Path(trainer.default_root_dir))
+            save_figures(pl_module.figures(batch, outputs), run.figures)
             if self.animations:
-                save_animations(pl_module.animations(batch, outputs), folder)
+                save_animations(pl_module.animations(batch, outputs), run.figures)
+            if self.space and (space := pl_module.space(batch, outputs)) is not None:
+                space.save(run.space)

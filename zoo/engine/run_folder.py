@@ -68,6 +68,11 @@ class RunFolder:
         return self.path / "figures"
 
     @property
+    def space(self) -> Path:
+        """What of the test can be turned about, see `zoo.viz.space.Space`."""
+        return self.figures / "space.npz"
+
+    @property
     def summary(self) -> Path:
         """What came out."""
         return self.path / "summary.json"

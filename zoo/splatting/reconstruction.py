@@ -11,7 +11,6 @@ from typing import Any, Protocol, TypedDict
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 from torch import Tensor
 
 from zoo.data.scene_views import Scene, ViewBatch
@@ -29,6 +28,9 @@ from zoo.splatting.gaussian_files import write_ply, write_splat
 from zoo.splatting.gaussians import KEY_CAMERAS, PARAMETERS, GaussianModel, Rows
 from zoo.splatting.metrics import ViewQuality
 from zoo.splatting.strategies import Strategy
+from zoo.viz.space import Space
+
+_SPACE_POINTS = 20_000
 
 # Of the options of all methods.
 _RANGES = {
@@ -311,15 +313,18 @@ class Reconstruction(ZooModule):
         fly_through.write_film(output, [(255 * p.cpu()).round().byte().numpy() for p in pictures], fps)
         return {**facts, "frames": len(pictures), "frames per second rendered": round(len(pictures) / seconds, 1)}
 
-    def points_in_space(self) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
-        """Centres and colours of the Gaussians that are at least half opaque, as the first camera sees them."""
+    def space(self, batch: ViewBatch, output: Rendering) -> Space | None:
+        """Centres and colours of Gaussians that are at least half opaque, as the first camera sees them."""
         network = self.network
         if len(network.means) == 0:
             return None
-        visible = network.opacities.sigmoid() >= 0.5
+        (visible,) = torch.where(network.opacities.sigmoid() >= 0.5)
+        if len(visible) > _SPACE_POINTS:
+            chosen = np.random.default_rng(0).permutation(len(visible))[:_SPACE_POINTS]
+            visible = visible[torch.from_numpy(chosen).to(visible.device)]
         places = network.means[visible].detach() @ network.key_viewmats[0, :3, :3].to(network.means).T
         colours = sh0_to_rgb(network.sh0[visible, 0].detach()).clamp(0, 1)
-        return places.cpu().numpy().astype(np.float32), colours.cpu().numpy().astype(np.float32)
+        return Space(places.cpu().numpy().astype(np.float32), colours.cpu().numpy().astype(np.float32))
 
     def view(self, port: int = 8080) -> Any:
         """Starts the viewer in the browser; see `zoo.splatting.viewer.start`."""

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from zoo.humans.arteq.network import NUM_PARTS
 from zoo.humans.render import side_view, upright
+from zoo.humans.space import FOUND, TRUE
 
 Array = NDArray[Any]
 _SIZE = (260, 260)
-_FOUND, _TRUE = (0.95, 0.62, 0.35), (0.62, 0.71, 0.86)
 
 
 def part_colours(labels: Array) -> Array:
@@ -54,10 +54,10 @@ def clouds(
         for column, parts in enumerate((labels[row], found_labels[row])):
             _scatter(axes[row, column], points[row], parts)
         true, found = upright(vertices[row]), upright(found_vertices[row])
-        axes[row, 2].imshow(side_view(true, faces, _SIZE, 0.0, colours=_TRUE))
-        axes[row, 3].imshow(side_view(found, faces, _SIZE, 0.0, colours=_FOUND))
+        axes[row, 2].imshow(side_view(true, faces, _SIZE, 0.0, colours=TRUE))
+        axes[row, 3].imshow(side_view(found, faces, _SIZE, 0.0, colours=FOUND))
         both = np.concatenate([true, found])
-        colours = np.concatenate([np.tile(_TRUE, (len(true), 1)), np.tile(_FOUND, (len(found), 1))])
+        colours = np.concatenate([np.tile(TRUE, (len(true), 1)), np.tile(FOUND, (len(found), 1))])
         axes[row, 4].imshow(side_view(both, np.concatenate([faces, faces + len(true)]), _SIZE, colours=colours))
         for column in range(5):
             axes[row, column].set(xticks=[], yticks=[])

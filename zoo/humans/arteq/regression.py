@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
@@ -24,8 +25,11 @@ from zoo.humans.arteq.registration import Registered, Registration
 from zoo.humans.arteq.scans import read_points, write_prediction
 from zoo.humans.body import Body, load_body
 from zoo.humans.metrics import MeanPointError
+from zoo.humans.render import upright
 from zoo.humans.rotations import rotmat_to_rotvec, rotvec_to_rotmat
+from zoo.humans.space import FOUND, TRUE, side_by_side
 from zoo.module import ZooModule
+from zoo.viz.space import Space
 
 OptimizerName = Literal["adam", "muon"]
 Schedule = Literal["constant", "cosine"]
@@ -265,6 +269,20 @@ class CloudRegression(ZooModule):
             [f"{name}\nV2V {float(error):.1f} cm" for name, error in zip(names, errors, strict=True)],
         )
         return {"clouds": drawn}
+
+    @torch.no_grad()
+    def space(self, batch: CloudBatch, output: FoundBodies) -> Space:
+        """The first cloud, coloured by its found parts, on the found body, and the true body."""
+        truth = self._truth(self.body, batch).vertices[0]
+        found = self._state(self.body, output["pose"], output["betas"]).vertices[0]
+        bodies = [(upright(vertices.cpu().numpy()), colour) for vertices, colour in ((found, FOUND), (truth, TRUE))]
+        space = side_by_side(bodies, self.body.faces.cpu().numpy())
+        parts = output["segmentation"][0].argmax(-1).cpu().numpy()
+        return Space(
+            np.concatenate([space.points, upright(batch["points"][0].cpu().numpy())]),
+            np.concatenate([space.colours, figures.part_colours(parts)]),
+            space.faces,
+        )
 
     @torch.no_grad()
     def predict_file(

@@ -30,9 +30,12 @@ from zoo.humans.learnable_smplify.published import LossWeights
 from zoo.humans.learnable_smplify.stgcn import BACKBONE, OfficialNetwork
 from zoo.humans.metrics import point_errors
 from zoo.humans.motion.sequence import Motion
+from zoo.humans.render import upright
 from zoo.humans.rotations import rotvec_to_rotmat
+from zoo.humans.space import FOUND, TRUE, side_by_side
 from zoo.module import ZooModule
 from zoo.registry import register_model
+from zoo.viz.space import Space
 
 Architecture = Literal["bones", "official"]
 # Of GROUPS, for figures.
@@ -337,6 +340,16 @@ class LearnableSMPLify(ZooModule):
         if isinstance(self.network, BoneNetwork) and hasattr(data, "test_motions"):
             drawn |= self._motion_figures(max(data.test_motions(), key=len))
         return drawn
+
+    @torch.no_grad()
+    def space(self, batch: MotionPairBatch, output: FoundPoses) -> Space:
+        """The last pair's pose as found, and the true one."""
+        body, betas = self.body.to(self.device), batch["betas"][-1:]
+        shown = ((output["rotmats"][-1:], FOUND), (_matrices(batch["end_pose"][-1:]), TRUE))
+        bodies = [
+            (upright(body(pose[:, :1], pose[:, 1:], betas).vertices[0].cpu().numpy()), colour) for pose, colour in shown
+        ]
+        return side_by_side(bodies, body.faces.cpu().numpy())
 
     def _motion_figures(self, motion: Motion, frames: int = 300) -> dict[str, Figure]:
         motion = replace(motion, poses=motion.poses[:frames], trans=motion.trans[:frames])

@@ -30,8 +30,10 @@ from zoo.humans.smplify.keypoint_files import keypoint_box, read_keypoints
 from zoo.humans.smplify.objective import CameraJoints
 from zoo.humans.smplify.prior import MaxMixturePrior, load_prior
 from zoo.humans.smplify.solver import Fit, Optimizer, SMPLify
+from zoo.humans.space import FOUND, TRUE, side_by_side
 from zoo.module import ZooModule
 from zoo.registry import register_model
+from zoo.viz.space import Space
 
 # Lightning takes a fit without an optimizer for an oversight; here EM takes its place.
 warnings.filterwarnings("ignore", message=".*this fit will run with no optimizer.*")
@@ -164,6 +166,18 @@ class SMPLifyModule(ZooModule):
             [f"PA-MPJPE {1000 * float(error):.0f} mm" for error in errors[:count]],
         )
         return {"fits": drawn}
+
+    @torch.no_grad()
+    def space(self, batch: KeypointBatch, output: Fitted) -> Space:
+        """The first fit and the true body."""
+        fit = output["fit"]
+        body = self.bodies.body.to(fit.pose.device)
+        shown = ((fit.pose, fit.betas, FOUND), (batch["pose"], batch["betas"], TRUE))
+        bodies = [
+            (body(pose[:1, :3], pose[:1, 3:], betas[:1]).vertices[0].cpu().numpy(), colour)
+            for pose, betas, colour in shown
+        ]
+        return side_by_side(bodies, body.faces.cpu().numpy())
 
     @torch.no_grad()
     def predict_file(

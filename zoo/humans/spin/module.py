@@ -24,6 +24,7 @@ from zoo.humans.segmentation import Segmentation, SegmentationScores, part_label
 from zoo.humans.smplify.module import place_people, to_pixels
 from zoo.humans.smplify.prior import MaxMixturePrior, load_prior
 from zoo.humans.smplify.solver import Optimizer, SMPLify
+from zoo.humans.space import FOUND, TRUE, side_by_side
 from zoo.humans.spin.fits import FitsDictionary, load_fits
 from zoo.humans.spin.loop import Signal, teach, training_losses
 from zoo.humans.spin.losses import LossWeights
@@ -31,6 +32,7 @@ from zoo.humans.spin.network import HMR, Backbone, Regression
 from zoo.module import ZooModule
 from zoo.ops.precision import full_precision
 from zoo.registry import register_model
+from zoo.viz.space import Space
 
 PRIOR_WEIGHTS = "humans/smplify-activities"
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -364,6 +366,15 @@ class SPIN(ZooModule):
             titles,
         )
         return {"people": drawn}
+
+    @torch.no_grad()
+    def space(self, batch: HumanBatch, output: Bodies) -> Space:
+        """The first body regressed, and the true one where it is known."""
+        bodies = [(self._mesh(output["rotmats"][:1], output["betas"][:1])[0].cpu().numpy(), FOUND)]
+        if bool(batch["has_smpl"][0]):
+            truth = rotvec_to_rotmat(batch["pose"][:1].unflatten(1, (-1, 3)))
+            bodies.append((self._mesh(truth, batch["betas"][:1])[0].cpu().numpy(), TRUE))
+        return side_by_side(bodies, self.bodies.body.faces.cpu().numpy())
 
     @torch.no_grad()
     def predict_file(
