@@ -56,6 +56,8 @@ class Report:
                 value = f"{row[metric]:.4g}" if metric in row else ""
                 cells.append(value + (f"  ({ratio:.3g}x)" if ratio is not None else ""))
             table.add_row(name, *cells)
+        if not out.is_terminal:
+            out.width = 1000  # in a file nothing is cut off to fit a screen
         out.print(table)
         out.print(f"in brackets: relative to '{self.reference}'")
         for note in self.notes:
