@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -426,9 +427,6 @@ class TestConverters:
         ("fno-kairos", {"modes": 6, "width": 4, "signal_resolution": (16, 9)}, "do not fit"),
         ("t1", {"modes": 0, "width": 4, "signal_resolution": (16, 16)}, "should be 1 or more"),
         ("t1", {"modes": 4, "padding": -1, "signal_resolution": (16, 16)}, "0 or more"),
-        ("t1", {"act": "relu"}, "no activation 'relu': use sin or gelu"),
-        ("t1", {"basis": "dst"}, "not 'dst'"),
-        ("t1", {"weight_init": 7}, "one of 1, 2, 3, 4, not 7"),
         ("fno", {"n_modes": ()}, "one per axis"),
         ("fno", {"n_modes": (0, 4)}, "should be 1 or more"),
         ("ffno", {"modes": 0}, "should be 1 or more"),
@@ -437,3 +435,16 @@ class TestConverters:
 def test_impossible_sizes_are_named(name: str, arguments: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         network(name, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"act": "relu"}, "no activation 'relu': use sin or gelu"),
+        ({"basis": "dst"}, "not 'dst'"),
+        ({"weight_init": 7}, "one of 1, 2, 3, 4, not 7"),
+    ],
+)
+def test_impossible_choices_of_the_network_are_named(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        T1(modes=4, width=4, signal_resolution=(16, 16), **arguments)
