@@ -36,3 +36,15 @@ def check_ranges(options: Mapping[str, Any], part: str, ranges: Mapping[str, Ite
             numbers = value if isinstance(value, Sequence) else [] if value is None else [value]
             if not all(math.isfinite(number) and _WITHIN[words](number) for number in numbers):
                 raise ConfigError(f"{part}.{name} should be {words}, not {value}.")
+
+
+def check_positive(part: str, **numbers: float | None) -> None:
+    """Refuses numbers that are not positive and finite; None stands for one that was not given.
+
+    Args:
+        part: of the config that they stand in, ``"model"`` or ``"data"``.
+
+    Raises:
+        ConfigError: names the first of them.
+    """
+    check_ranges(numbers, part, {"positive": numbers})

@@ -9,9 +9,10 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from zoo.data.cards import require_files
-from zoo.data.fields import Array, FieldBatch, FieldDataModule, FieldPairs, check_positive
+from zoo.data.fields import Array, FieldBatch, FieldDataModule, FieldPairs
 from zoo.errors import ConfigError, DataError
 from zoo.files import parsing
+from zoo.ranges import check_positive
 from zoo.registry import register_data
 
 Preparation = Literal["t1", "authors"]
@@ -86,7 +87,7 @@ class Airfoil(FieldDataModule):
         num_workers: int = 0,
     ) -> None:
         super().__init__(batch_size, seed, num_workers)
-        check_positive(dataset_size=dataset_size)
+        check_positive("data", dataset_size=dataset_size)
         if not 0 < val_fraction < 1:
             raise ConfigError(f"data.val_fraction should lie between 0 and 1, not {val_fraction}.")
         self.root = require_files("airfoil", root, ["data/train/**/*.npz", "data/test/*.npz"])

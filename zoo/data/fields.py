@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from typing import Any, Protocol, TypedDict
 
@@ -14,8 +13,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from zoo.data.loading import eval_loader, sample_generator, train_loader
-from zoo.errors import ConfigError, DataError
+from zoo.errors import DataError
 from zoo.operators.symmetry import FlowSymmetries
+from zoo.ranges import check_positive
 
 Array = NDArray[np.float32]
 
@@ -140,13 +140,6 @@ class FieldWindows(Dataset[FieldBatch]):
         return _sample(given, frames[self.context :], self.symmetries, self.seed, index)
 
 
-def check_positive(**settings: float | None) -> None:
-    """Raises `ConfigError` unless the numbers of a data module's settings are positive and finite; None is left out."""
-    for name, value in settings.items():
-        if value is not None and not 0 < value < math.inf:
-            raise ConfigError(f"data.{name} should be positive, not {value}.")
-
-
 def import_h5py() -> Any:
     """The h5py module, which only readers of HDF5 files need.
 
@@ -190,7 +183,7 @@ class FieldDataModule(pl.LightningDataModule):
 
     def __init__(self, batch_size: int, seed: int, num_workers: int, test_batch_size: int = 50) -> None:
         super().__init__()
-        check_positive(batch_size=batch_size, test_batch_size=test_batch_size)
+        check_positive("data", batch_size=batch_size, test_batch_size=test_batch_size)
         self.batch_size, self.seed, self.num_workers = batch_size, seed, num_workers
         self.test_batch_size = test_batch_size
         self._ready = False

@@ -16,11 +16,12 @@ from torch.utils.data import Dataset
 
 from zoo.cache import kept_arrays
 from zoo.cli import console
-from zoo.data.fields import FieldBatch, FieldDataModule, FieldPairs, FieldWindows, TrajectoryArray, check_positive
+from zoo.data.fields import FieldBatch, FieldDataModule, FieldPairs, FieldWindows, TrajectoryArray
 from zoo.errors import ConfigError
 from zoo.operators import burgers, darcy, navier_stokes, random_fields
 from zoo.operators.symmetry import FlowSymmetries
 from zoo.operators.transforms import resample
+from zoo.ranges import check_positive
 from zoo.registry import register_data
 
 # Part of every cache key: raise it when a solver's output changes.
@@ -101,6 +102,7 @@ class NavierStokes(FieldDataModule):
         super().__init__(batch_size, seed, num_workers)
         self.save_hyperparameters()
         check_positive(
+            "data",
             resolution=resolution,
             final_time=final_time,
             frames=frames,
@@ -203,6 +205,7 @@ class Burgers(FieldDataModule):
         super().__init__(batch_size, seed, num_workers)
         self.save_hyperparameters()
         check_positive(
+            "data",
             resolution=resolution,
             viscosity=viscosity,
             final_time=final_time,
@@ -271,7 +274,7 @@ class Darcy(FieldDataModule):
     ) -> None:
         super().__init__(batch_size, seed, num_workers)
         self.save_hyperparameters()
-        check_positive(train_size=train_size, val_size=val_size, test_size=test_size)
+        check_positive("data", train_size=train_size, val_size=val_size, test_size=test_size)
         if resolution < 4:
             raise ConfigError(f"data.resolution should be 4 nodes per side or more, not {resolution}.")
         self.resolution, self.data_seed = resolution, data_seed

@@ -18,11 +18,11 @@ from zoo.data.fields import (
     FieldPairs,
     FieldWindows,
     Trajectories,
-    check_positive,
     import_h5py,
 )
 from zoo.errors import DataError
 from zoo.files import parsing
+from zoo.ranges import check_positive
 from zoo.registry import register_data
 
 _FLOW_VARIABLES = ("density", "pressure", "Vx", "Vy", "Vz")
@@ -153,7 +153,9 @@ class PDEBench(FieldDataModule):
         num_workers: int = 0,
     ) -> None:
         super().__init__(batch_size, seed, num_workers)
-        check_positive(context=context, train_steps=train_steps, time_stride=time_stride, space_stride=space_stride)
+        check_positive(
+            "data", context=context, train_steps=train_steps, time_stride=time_stride, space_stride=space_stride
+        )
         self.file = require_files("pdebench", root, [file]) / file
         self.context, self.train_steps = context, train_steps
         self.time_stride, self.space_stride = time_stride, space_stride
@@ -289,7 +291,7 @@ class TheWell(FieldDataModule):
         num_workers: int = 0,
     ) -> None:
         super().__init__(batch_size, seed, num_workers, test_batch_size=batch_size)
-        check_positive(context=context, train_steps=train_steps, test_steps=test_steps)
+        check_positive("data", context=context, train_steps=train_steps, test_steps=test_steps)
         self.root = require_files("the-well", root, [f"data/{s}/*.h*5" for s in ("train", "valid", "test")])
         self.context, self.train_steps, self.test_steps = context, train_steps, test_steps
 

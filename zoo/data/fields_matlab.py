@@ -19,12 +19,12 @@ from zoo.data.fields import (
     FieldPairs,
     FieldWindows,
     TrajectoryArray,
-    check_positive,
     import_h5py,
 )
 from zoo.data.matlab_tags import numeric_variables
 from zoo.errors import ConfigError, DataError
 from zoo.files import parsing
+from zoo.ranges import check_positive
 from zoo.registry import register_data
 
 # Names of input and target: Navier-Stokes and Burgers; Darcy; the library's own files.
@@ -104,7 +104,7 @@ class FNOFiles(FieldDataModule):
     ) -> None:
         super().__init__(batch_size, seed, num_workers)
         check_positive(
-            context=context, train_steps=train_steps, train_size=train_size, test_size=test_size, stride=stride
+            "data", context=context, train_steps=train_steps, train_size=train_size, test_size=test_size, stride=stride
         )
         if val_size < 0:
             raise ConfigError(f"data.val_size should not be negative, not {val_size}.")

@@ -8,9 +8,10 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from zoo.data.cards import require_files
-from zoo.data.fields import Array, FieldBatch, FieldDataModule, FieldWindows, check_positive
+from zoo.data.fields import Array, FieldBatch, FieldDataModule, FieldWindows
 from zoo.errors import ConfigError, DataError
 from zoo.files import parsing
+from zoo.ranges import check_positive
 from zoo.registry import register_data
 
 _CAMERA_MAX = (4.3574872, 4.3590126, 4.4561429, 4.42352962, 4.29803944)
@@ -85,7 +86,7 @@ class ScalarFlow(FieldDataModule):
         num_workers: int = 0,
     ) -> None:
         super().__init__(batch_size, seed, num_workers, test_batch_size=batch_size)
-        check_positive(context=context, train_steps=train_steps, test_steps=test_steps, stride=stride)
+        check_positive("data", context=context, train_steps=train_steps, test_steps=test_steps, stride=stride)
         if not 0 <= camera < len(_CAMERA_MAX):
             raise ConfigError(f"data.camera should be 0 to {len(_CAMERA_MAX) - 1}, not {camera}.")
         self.root = require_files("scalarflow", root, ["sim_*/imgsTarget_*.npz"])

@@ -303,17 +303,6 @@ class Reconstructor(ZooModule):
         return predict_volume(self, preparation, scan, output, refinement)
 
 
-def require_positive(**sizes: float | None) -> None:
-    """Refuses arguments of a model that are not above 0; None stands for one that was not given.
-
-    Raises:
-        ConfigError: names the first of them.
-    """
-    for name, size in sizes.items():
-        if size is not None and not size > 0:
-            raise ConfigError(f"model.{name} should be positive, not {size}.")
-
-
 def require_pairs(channels: Sequence[int], dilations: Sequence[int]) -> None:
     """Refuses convolutions of a state initialiser of which some have no dilation, or none at all.
 

@@ -8,10 +8,11 @@ from zoo.data.kspace import KSpaceBatch
 from zoo.errors import ConfigError
 from zoo.mri.baselines import BaselineName
 from zoo.mri.fourier import Norm
-from zoo.mri.reconstructor import Loss, Protocol, Reconstructor, require_pairs, require_positive
+from zoo.mri.reconstructor import Loss, Protocol, Reconstructor, require_pairs
 from zoo.mri.recurrentvarnet.network import Domain, Initialization, RecurrentVarNet
 from zoo.mri.schedule import Schedule
 from zoo.mri.sensitivity import network_maps
+from zoo.ranges import check_positive
 from zoo.registry import register_model
 
 
@@ -66,7 +67,8 @@ class RecurrentVarNetReconstructor(Reconstructor):
         baselines: tuple[BaselineName, ...] = (),
         real_slice: bool = False,
     ) -> None:
-        require_positive(
+        check_positive(
+            "model",
             num_steps=num_steps,
             recurrent_hidden_channels=recurrent_hidden_channels,
             recurrent_num_layers=recurrent_num_layers,

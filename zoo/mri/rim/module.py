@@ -12,9 +12,10 @@ from zoo.errors import ConfigError
 from zoo.mri.baselines import BaselineName
 from zoo.mri.fourier import Norm, fft2
 from zoo.mri.operators import expand
-from zoo.mri.reconstructor import Loss, Protocol, Reconstructor, require_pairs, require_positive
+from zoo.mri.reconstructor import Loss, Protocol, Reconstructor, require_pairs
 from zoo.mri.rim.network import RIM, EfficientRIM, ImageInitialization
 from zoo.mri.schedule import Schedule
+from zoo.ranges import check_positive
 from zoo.registry import register_model
 
 Cell = Literal["conv-gru", "gru", "mgu", "indrnn"]
@@ -78,7 +79,8 @@ class RIMReconstructor(Reconstructor):
         baselines: tuple[BaselineName, ...] = (),
         real_slice: bool = False,
     ) -> None:
-        require_positive(
+        check_positive(
+            "model",
             hidden_channels=hidden_channels,
             length=length,
             depth=depth,

@@ -7,9 +7,10 @@ from torch import Tensor
 from zoo.data.kspace import KSpaceBatch
 from zoo.mri.baselines import BaselineName
 from zoo.mri.fourier import Norm
-from zoo.mri.reconstructor import Loss, Protocol, Reconstructor, require_positive
+from zoo.mri.reconstructor import Loss, Protocol, Reconstructor
 from zoo.mri.schedule import Schedule
 from zoo.mri.varnet.network import VarNet
+from zoo.ranges import check_positive
 from zoo.registry import register_model
 
 
@@ -46,8 +47,8 @@ class VarNetReconstructor(Reconstructor):
         baselines: tuple[BaselineName, ...] = (),
         real_slice: bool = False,
     ) -> None:
-        require_positive(
-            num_cascades=num_cascades, sens_chans=sens_chans, sens_pools=sens_pools, chans=chans, pools=pools
+        check_positive(
+            "model", num_cascades=num_cascades, sens_chans=sens_chans, sens_pools=sens_pools, chans=chans, pools=pools
         )
         network = VarNet(num_cascades, sens_chans, sens_pools, chans, pools, fft_centered, fft_norm, checkpoint_steps)
         super().__init__(network, lr, schedule, warmup_steps, decay_every, decay, loss, protocol, baselines, real_slice)
