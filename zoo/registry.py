@@ -166,15 +166,17 @@ def convert_official(name: str, state_dict: dict[str, Any]) -> dict[str, torch.T
     Args:
         name: registry name of the model.
         state_dict: what the authors' file holds (a wrapper such as ``{"state_dict": ...}`` is looked into
-            where the authors used one).
+            where the authors used one): a mapping, unless the model's ``convert.py`` names other
+            ``CHECKPOINT_TYPES``.
 
     Raises:
         UnknownNameError: no such model, or no official checkpoints of it are known.
         WeightsError: keys are missing or unknown; the message names them. Or it is no mapping at all.
     """
-    if not isinstance(state_dict, Mapping):
+    converter = _converter(name)
+    if not isinstance(state_dict, getattr(converter, "CHECKPOINT_TYPES", Mapping)):
         raise WeightsError(f"A checkpoint should be a mapping of names to tensors, not a {type(state_dict).__name__}.")
-    converted: dict[str, torch.Tensor] = _converter(name).convert_official(state_dict)
+    converted: dict[str, torch.Tensor] = converter.convert_official(state_dict)
     return converted
 
 

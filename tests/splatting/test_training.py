@@ -159,6 +159,7 @@ class TestModel:
         )
         for content in (gsplat, inria):
             converted = zoo.convert_official("splatting/3dgs", content)  # type: ignore[arg-type]
+            assert zoo.convert_official("splatting/edgs", content).keys() == converted.keys()  # type: ignore[arg-type]
             fresh: Any = zoo.create_model("splatting/3dgs", sh_degree=1)
             fresh.network.fit_to(converted)
             fresh.network.load_state_dict(converted)
@@ -166,7 +167,7 @@ class TestModel:
         with pytest.raises(WeightsError, match="quats"):
             zoo.convert_official("splatting/3dgs", {"splats": {"means": rows["means"]}})
         for content, reason in (
-            ("text", "it is a str"),
+            ("text", "not a str"),
             ({"splats": None}, "it is a NoneType"),
             ({**rows, "shN": rows["shN"].flatten(1)}, r"shN should be \(N, 0, 3\)"),
             ({**rows, "scales": rows["scales"][:5]}, "do not fit together"),

@@ -11,6 +11,7 @@ from torch import Tensor
 from zoo.errors import WeightsError
 from zoo.splatting.gaussians import PARAMETERS, GaussianModel
 
+CHECKPOINT_TYPES = (Mapping, tuple, list)  # gsplat saves a dictionary, 3DGS a tuple
 # Of the first 7 entries of the tuple in chkpntN.pth.
 _INRIA = ("active_sh_degree", "means", "sh0", "shN", "scales", "quats", "opacities")
 
