@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from tests.conftest import ROOT
+from tests.ops.emulation import emulated_library
 from tests.ops.test_points import around, cloud, kernel
 from zoo import ops
 from zoo.ops import build
@@ -62,13 +63,7 @@ assert torch.equal(points_op.furthest_points(points, 20, 0.1), points_reference.
 @pytest.fixture(scope="module")
 def emulated(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     """The kernel as plain C++, with checks of alignment, bounds and overflow that abort the process."""
-    library = tmp_path_factory.mktemp("emulated") / "points.so"
-    includes = [f"-I{ROOT / 'kernels' / folder}" for folder in ("common", "points")]
-    checks = ["-fsanitize=undefined", "-fno-sanitize-recover=all"]
-    source = Path(__file__).with_name("points_emulated.cpp")
-    options = ["-std=c++20", "-O1", "-shared", "-fPIC", "-pthread", "-Wno-unknown-pragmas", *checks, *includes]
-    subprocess.run([*build.find_cxx()[0], *options, str(source), "-o", str(library)], check=True)
-    return ctypes.CDLL(str(library))
+    return emulated_library("points", tmp_path_factory.mktemp("emulated"))
 
 
 def emulate(library: ctypes.CDLL, points: Tensor, samples: int, skip: float) -> Tensor:

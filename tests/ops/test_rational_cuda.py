@@ -17,6 +17,7 @@ from torch import Tensor
 
 from tests.conftest import ROOT
 from tests.ops.cases import Case, magnitudes, make_case, rounding_error
+from tests.ops.emulation import emulated_library
 from zoo import ops
 from zoo.ops import build
 
@@ -74,13 +75,7 @@ assert torch.allclose(torch.ops.zoo.rational(x, a, b, 1), ops.rational(x, a, b, 
 @pytest.fixture(scope="module")
 def emulated(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     """The kernels as plain C++, with checks of alignment, bounds and overflow that abort the process."""
-    library = tmp_path_factory.mktemp("emulated") / "rational.so"
-    includes = [f"-I{ROOT / 'kernels' / folder}" for folder in ("common", "rational")]
-    checks = ["-fsanitize=undefined", "-fno-sanitize-recover=all"]
-    source = Path(__file__).with_name("rational_emulated.cpp")
-    options = ["-std=c++20", "-O1", "-shared", "-fPIC", "-pthread", "-Wno-unknown-pragmas", *checks, *includes]
-    subprocess.run([*build.find_cxx()[0], *options, str(source), "-o", str(library)], check=True)
-    loaded = ctypes.CDLL(str(library))
+    loaded = emulated_library("rational", tmp_path_factory.mktemp("emulated"))
     loaded.new_problem.restype = ctypes.c_void_p
     loaded.workspace_bytes.restype = ctypes.c_int64
     return loaded
