@@ -138,11 +138,12 @@ class BoneNetwork(nn.Module):
             bias, share = torch.addmm(bias, of_sure, sure), _shares(sure)
         if doubt is not None:
             bias, free = torch.addmm(bias, of_doubt, 10 * doubt.unsqueeze(0)), free + doubt
-        base = torch.addmm(bias, of_shape, shape.narrow(0, 0, self.num_betas))
+        base = bias + of_shape @ shape.narrow(0, 0, self.num_betas)
+        weight = torch.cat([of_bones, of_pose], 1)
         for number in range(self.passes):
             if number > 0:
                 now = bones(world, local, rest)
-            turns = self.turns(world, local, now, goal, share, base, of_bones, of_pose, free)
+            turns = self.turns(world, local, now, goal, share, base, weight, free)
             world = product(world, exponential(turns))
             if number == self.passes - 1:
                 world = orthonormal(world)
@@ -157,8 +158,7 @@ class BoneNetwork(nn.Module):
         goal: Tensor,
         share: Tensor | None,
         base: Tensor,
-        of_bones: Tensor,
-        of_pose: Tensor,
+        weight: Tensor,
         free: Tensor,
     ) -> Tensor:
         """Rotation vectors (3, 22, B) to turn the joints by, in their own frames.
@@ -168,7 +168,7 @@ class BoneNetwork(nn.Module):
             now, goal: (3, 24, B) bones as they are and as they are to be.
             share: (24, B) bones' weights in how far they have to move; None for equal ones.
             base: (hidden, B) what confidence, shape and doubt add to the first layer.
-            of_bones, of_pose: the first layer's weights of everything else.
+            weight: (hidden, 367) of the first layer, of everything else.
             free: (B,) or a number, radians: turns that are open whatever the bones show.
         """
         gap = goal - now
@@ -180,10 +180,16 @@ class BoneNetwork(nn.Module):
         seen = unrotate(frames.view(3, 3, 2, _BONES, -1), (gap * inverse).unsqueeze(1))
         limb = start.index_select(1, self.limb_bones)
         swing = swings(limb, torch.addcmul(limb, seen.select(1, 0).index_select(1, self.limb_bones), scale))
-        numbers = torch.cat([4 * start.flatten(0, 1), seen.flatten(0, 2), (swing * (_REACH * inverse)).flatten(0, 1)])
-        columns = [row.narrow(0, 0, 2).flatten(0, 1) for row in local.unbind(0)]
-        pose = torch.cat([*columns, scale.log().unsqueeze(0) + 4])
-        x = torch.addmm(torch.addmm(base, of_bones, numbers), of_pose, pose).relu_()
+        numbers = torch.cat(
+            [
+                4 * start.flatten(0, 1),
+                seen.flatten(0, 2),
+                (swing * (_REACH * inverse)).flatten(0, 1),
+                *(row.narrow(0, 0, 2).flatten(0, 1) for row in local.unbind(0)),
+                scale.log().unsqueeze(0) + 4,
+            ]
+        )
+        x = torch.addmm(base, weight, numbers).relu_()
         for layer in self.inner:
             x = x + _linear(layer, x).relu_()
         turns = _linear(self.last, x).view(3, JOINTS, -1) * torch.add(free, scale, alpha=1 / _REACH)
