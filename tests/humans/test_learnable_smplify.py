@@ -72,14 +72,15 @@ def random_network(**arguments: int) -> BoneNetwork:
 def test_bones_are_those_of_the_body(body: Body) -> None:
     joints = body_25(body)
     bones, rotmats, betas = Bones(joints), random_pose(3), torch.randn(3, 10)
+    rotmats[:, 22:] = rotvec_to_rotmat(0.4 * torch.randn(3, 2, 3))
     state = joints.state(rotmats, betas)
-    local = batch_last(rotmats)
-    world = bones.global_rotations(local)
-    assert (batch_first(world) - state.world[..., :3, :3]).abs().max() < 1e-5
-    assert (batch_first(bones.local_rotations(world)) - rotmats).abs().max() < 1e-5
+    _, local, hands = batch_last(rotmats).split([1, 21, 2], 2)
+    world = bones.global_rotations(batch_last(rotmats))
+    assert (batch_first(world) - state.world[:, :22, :3, :3]).abs().max() < 1e-5
+    assert (batch_first(bones.relative_rotations(world)) - rotmats[:, 1:22]).abs().max() < 1e-5
     child, parent = (list(ends) for ends in zip(*BODY_25_TREE, strict=True))
     expected = state.joints[:, child] - state.joints[:, parent]
-    assert (batch_first(bones(world, local, bones.rest(betas.T))) - expected).abs().max() < 1e-6
+    assert (batch_first(bones(world, local, bones.rest(betas.T, hands))) - expected).abs().max() < 1e-6
 
 
 def test_missing_joints_move_with_their_neighbours(body: Body) -> None:
@@ -94,6 +95,7 @@ def test_missing_joints_move_with_their_neighbours(body: Body) -> None:
     sure[[8, 3, 4, 1]] = 0
     joints[:, [8, 3, 4, 1]] = torch.nan
     goal, confidence = target_bones(bones, joints, sure, start)
+    assert confidence is not None
     assert (goal - start).abs().max() < 1e-5
     hidden = [k for k, (child, parent) in enumerate(BODY_25_TREE) if {child, parent} & {8, 3, 4, 1}]
     assert (confidence[:, 0] == 0).nonzero().flatten().tolist() == hidden

@@ -19,6 +19,7 @@ from zoo.config import compose
 from zoo.data.motion_pairs import TEST_STRIDES, MotionPairs, TestPairs, pairs_at_strides
 from zoo.engine.run import train
 from zoo.humans.body import Body
+from zoo.humans.learnable_smplify.bones import batch_first, batch_last
 from zoo.humans.learnable_smplify.descent import Descent
 from zoo.humans.learnable_smplify.export import script
 from zoo.humans.learnable_smplify.figures import time_against_error
@@ -108,7 +109,7 @@ class _Bench:
     def _network(self, passes: int, batch: Batch, confidence: Tensor | None = None) -> Tensor:
         trained, self.network.passes = self.network.passes, passes
         try:
-            start = exponential(batch["start_pose"].unflatten(1, (-1, 3)).permute(2, 1, 0)).permute(3, 2, 0, 1)
+            start = batch_first(exponential(batch_last(batch["start_pose"].unflatten(1, (-1, 3)))))
             found: Tensor = self.network(self.bones, start, batch["betas"], batch["target"], confidence)
             return found
         finally:

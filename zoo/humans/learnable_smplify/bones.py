@@ -6,9 +6,12 @@ translation is needed.
 
 Here the batch is the last dimension and the three coordinates are the first: rotations (3, 3, J, B), vectors
 (3, J, B). Sums over coordinates are then sums of long rows, several times as fast as products of small matrices.
+Joints are the 22 without the hands, which turn no bone and stay as they are.
 """
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +21,7 @@ from zoo.humans.joint_body import JointBody
 from zoo.humans.joints import SMPL_24, SPIN_49_SOURCES
 from zoo.humans.learnable_smplify.graph import BODY_25_TREE, POINTS
 
+JOINTS = 22
 _J = {name: k for k, name in enumerate(SMPL_24)}
 
 # Child joint of BODY_25 -> the SMPL joint that turns its bone most, and another that the bone tells of.
@@ -46,14 +50,19 @@ def body_25(body: Body) -> JointBody:
     return JointBody(body, picked, SPIN_49_SOURCES[:POINTS])
 
 
+def _sum_of_products(left: tuple[Tensor, ...], right: tuple[Tensor, ...]) -> Tensor:
+    """The sum over three terms, without writing the terms down."""
+    return (left[0] * right[0]).addcmul_(left[1], right[1]).addcmul_(left[2], right[2])
+
+
 def rotate(rotation: Tensor, vector: Tensor) -> Tensor:
     """R v, (3, 3, ...) and (3, ...) -> (3, ...)."""
-    return (rotation * vector).sum(1)
+    return _sum_of_products(rotation.unbind(1), vector.unbind(0))
 
 
 def unrotate(rotation: Tensor, vector: Tensor) -> Tensor:
     """R^T v, (3, 3, ...) and (3, ...) -> (3, ...)."""
-    return (rotation * vector.unsqueeze(1)).sum(0)
+    return _sum_of_products(rotation.unbind(0), vector.unbind(0))
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
@@ -71,7 +80,7 @@ def orthonormal(a: Tensor) -> Tensor:
 
     Without it, rounding errors double from frame to frame where each pose is found from the one before.
     """
-    return 1.5 * a - 0.5 * product(a, relative(a, a))
+    return torch.sub(1.5 * a, product(a, relative(a, a)), alpha=0.5)
 
 
 def batch_last(tensor: Tensor) -> Tensor:
@@ -91,20 +100,14 @@ class Bones(nn.Module):
         joints: BODY_25's joints of a body.
     """
 
-    template: Tensor
-    shapes: Tensor
-    poses: Tensor
     rest_template: Tensor
-    rest_shapes: Tensor
-    mass: Tensor
-    bone: Tensor
-    offsets: Tensor
+    rest_basis: Tensor
+    poses: Tensor
     turners: Tensor
     mix: Tensor
     parent: Tensor
     child_ends: Tensor
     parent_ends: Tensor
-    identity: Tensor
 
     def __init__(self, joints: JointBody) -> None:
         super().__init__()
@@ -122,84 +125,99 @@ class Bones(nn.Module):
         table = torch.cat([offsets, gather[:, count:]], 1)
         child, parent = (torch.tensor(ends) for ends in zip(*BODY_25_TREE, strict=True))
         mix = table[child] - table[parent]
-        used = mix[:, :count].abs().sum(0).nonzero().squeeze(1)
+        used = mix.abs().sum(0).nonzero().squeeze(1)  # of the body's joints and points, those that a bone depends on
+        lengths, points = used[used < count], used[used >= count] - count
         above = torch.tensor([max(p, 0) for p in parents])
 
-        def rows(matrix: Tensor) -> Tensor:  # (F, points * 3) -> (3 * points, F)
-            return matrix.unflatten(1, (-1, 3)).permute(2, 1, 0).flatten(0, 1).contiguous()
+        def rows(matrix: Tensor) -> Tensor:  # (F, K * 3) -> (3, K, F)
+            return matrix.cpu().unflatten(1, (-1, 3)).permute(2, 1, 0)
 
-        basis = rows(joints.basis)
-        rest = rows(torch.cat([joints.joint_template.reshape(1, -1), joints.joint_shapedirs]))
+        basis = rows(joints.basis)[:, points]
+        places = rows(torch.cat([joints.joint_template.reshape(1, -1), joints.joint_shapedirs]))
+        by_shape = [
+            places[:, lengths] - places[:, above[lengths]],
+            basis[..., : 1 + shapes] - mass[points] * places[:, bone[points]],
+        ]
+        # The pose's numbers come as (3, 3, joint) here and as (joint, 3, 3) in the basis, less the identity.
+        poses = basis[..., 1 + shapes :].unflatten(2, (count - 1, 3, 3)).permute(0, 1, 3, 4, 2)
+        by_shape[1][..., 0] -= poses.diagonal(dim1=2, dim2=3).sum((2, 3))
+        by_hands = poses[..., JOINTS - 1 :].flatten(2)
+        # Of offsets of joints from their parents, and of moments of points about joints: (3 M + 3 P, ...).
+        rest = torch.cat(
+            [
+                torch.nn.functional.pad(by_shape[0], (0, by_hands.shape[2])).flatten(0, 1),
+                torch.cat([by_shape[1], by_hands], 2).flatten(0, 1),
+            ]
+        )
         constants = {
-            "template": basis[:, :1],
-            "shapes": basis[:, 1 : 1 + shapes],
-            # The pose's numbers come as (3, 3, joint) here and as (joint, 3, 3) in the basis.
-            "poses": basis[:, 1 + shapes :].unflatten(1, (count - 1, 3, 3)).permute(0, 2, 3, 1).flatten(1),
             "rest_template": rest[:, :1],
-            "rest_shapes": rest[:, 1:],
-            "mass": joints.pair_mass,
-            "bone": joints.pair_bone,
-            "offsets": used,
-            "turners": torch.cat([above[used], bone]),
-            "mix": torch.cat([mix[:, used], mix[:, count:]], 1),
-            "parent": above,
+            "rest_basis": rest[:, 1:],
+            "poses": poses[..., : JOINTS - 1].flatten(2).flatten(0, 1),
+            "turners": torch.cat([above[lengths], bone[points]]),
+            "mix": mix[:, used].expand(3, -1, -1),  # alike for the three coordinates
+            "parent": above[1:JOINTS],
             "child_ends": child,
             "parent_ends": parent,
-            "identity": torch.eye(3).view(3, 3, 1, 1),
         }
         for name, value in constants.items():
             self.register_buffer(name, value.to(joints.gather.device).contiguous(), persistent=False)
-        depth = [0] * count
-        for k in range(1, count):
+        self.num_betas = shapes
+        self.sizes = [3 * len(lengths), 3 * len(points)]
+        depth = [0] * JOINTS
+        for k in range(1, JOINTS):
             depth[k] = depth[parents[k]] + 1
         # Joints of one depth stand together, in SMPL's order.
-        self.levels = [[k for k in range(count) if depth[k] == level] for level in range(1, max(depth) + 1)]
-        previous = [[0], *self.levels]
-        for level, (before, here) in enumerate(zip(previous, self.levels, strict=False)):
-            places = torch.tensor([before.index(parents[k]) for k in here])
-            self.register_buffer(f"above{level}", places.to(joints.gather.device), persistent=False)
+        levels = [[k for k in range(JOINTS) if depth[k] == level] for level in range(max(depth) + 1)]
+        self.levels = [
+            (level[0], len(level), [above.index(parents[k]) for k in level]) for above, level in pairwise(levels)
+        ]
 
-    def rest(self, betas: Tensor) -> tuple[Tensor, Tensor]:
-        """What depends on the shape (S, B) alone: bone vectors before rotation.
+    def rest(self, betas: Tensor, hands: Tensor) -> tuple[Tensor, Tensor]:
+        """What depends on the shape (S, B) and the hands (3, 3, 2, B) alone: bone vectors before rotation.
 
         Returns:
-            Offsets of joints from their parents (3, M, B), and moments of the regressed points without their
-            dependence on the pose, about the joints (3, P, B).
+            Offsets of joints from their parents (3, M, B), and moments of points about joints, without their
+            dependence on the rest of the pose, (3 P, B).
         """
-        joints = torch.addmm(self.rest_template, self.rest_shapes, betas).unflatten(0, (3, -1))
-        moments = torch.addmm(self.template, self.shapes, betas).unflatten(0, (3, -1))
-        offsets = joints[:, self.offsets] - joints[:, self.parent[self.offsets]]
-        return offsets, moments - self.mass * joints[:, self.bone]
+        given = torch.cat([betas, hands.flatten(0, 2)])
+        offsets, moments = torch.addmm(self.rest_template, self.rest_basis, given).split(self.sizes)
+        return offsets.unflatten(0, (3, -1)), moments
 
     def global_rotations(self, rotmats: Tensor) -> Tensor:
-        """Rotations relative to the parents -> global ones, (3, 3, 24, B)."""
-        worlds = [rotmats[:, :, :1]]
-        for number, level in enumerate(self.levels):
-            above = worlds[-1].index_select(2, getattr(self, f"above{number}"))
-            worlds.append(product(above, rotmats[:, :, level[0] : level[-1] + 1]))
+        """Rotations relative to the parents -> global ones, (3, 3, 22, B)."""
+        worlds = [rotmats.narrow(2, 0, 1)]
+        for first, count, parents in self.levels:
+            if parents == list(range(parents[0], parents[0] + count)):
+                above = worlds[-1].narrow(2, parents[0], count)
+            else:
+                above = torch.cat([worlds[-1].narrow(2, parent, 1) for parent in parents], 2)
+            worlds.append(product(above, rotmats.narrow(2, first, count)))
         return torch.cat(worlds, 2)
 
-    def local_rotations(self, world: Tensor) -> Tensor:
-        """Global rotations -> those relative to the parents, (3, 3, 24, B)."""
-        local = relative(world.index_select(2, self.parent[1:]), world[:, :, 1:])
-        return torch.cat([world[:, :, :1], local], 2)
+    def relative_rotations(self, world: Tensor) -> Tensor:
+        """Global rotations (3, 3, 22, B) -> those relative to the parents, without the root, (3, 3, 21, B)."""
+        return relative(world.index_select(2, self.parent), world.narrow(2, 1, JOINTS - 1))
 
-    def forward(self, world: Tensor, rotmats: Tensor, rest: tuple[Tensor, Tensor]) -> Tensor:
+    def forward(self, world: Tensor, relative_rotations: Tensor, rest: tuple[Tensor, Tensor]) -> Tensor:
         """The bones in the world's frame.
 
         Args:
-            world: (3, 3, 24, B) global rotations; rotmats: the same, relative to the parents.
+            world: (3, 3, 22, B) global rotations.
+            relative_rotations: (3, 3, 21, B), to the parents, without the root.
             rest: of `rest`.
 
         Returns:
             (3, 24, B) metres.
         """
-        feature = (rotmats[:, :, 1:] - self.identity).flatten(0, 2)
-        vectors = torch.cat([rest[0], rest[1] + (self.poses @ feature).unflatten(0, (3, -1))], 1)
-        return self.mix @ rotate(world.index_select(2, self.turners), vectors)
+        offsets, moments = rest
+        moments = torch.addmm(moments, self.poses, relative_rotations.flatten(0, 2))
+        vectors = torch.cat([offsets, moments.view(3, -1, moments.shape[1])], 1)
+        return torch.bmm(self.mix, rotate(world.index_select(2, self.turners), vectors))
 
 
-def target_bones(bones: Bones, joints: Tensor, confidence: Tensor | None, start: Tensor) -> tuple[Tensor, Tensor]:
+def target_bones(
+    bones: Bones, joints: Tensor, confidence: Tensor | None, start: Tensor
+) -> tuple[Tensor, Tensor | None]:
     """Bones between observed joints; a joint that is missing is taken to have moved as its neighbour did.
 
     Args:
@@ -209,10 +227,11 @@ def target_bones(bones: Bones, joints: Tensor, confidence: Tensor | None, start:
         start: (3, 24, B) bones of the start pose.
 
     Returns:
-        Bones (3, 24, B) and their confidence (24, B), the lesser of the two joints'.
+        Bones (3, 24, B) and their confidence (24, B), the lesser of the two joints'; None where all are exact.
     """
     if confidence is None:
-        return joints[:, bones.child_ends] - joints[:, bones.parent_ends], torch.ones_like(start[0])
+        ends = (joints.index_select(1, end) for end in (bones.child_ends, bones.parent_ends))
+        return torch.sub(*ends), None
     sure = torch.minimum(confidence[bones.child_ends], confidence[bones.parent_ends])
     # Joints of the start pose with the mid-hip at the origin, and how far each has moved from there.
     place: list[Tensor] = [torch.zeros_like(joints[:, 0])] * POINTS

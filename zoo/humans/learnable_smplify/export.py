@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.files import atomic_path
-from zoo.humans.learnable_smplify.bones import Bones
+from zoo.humans.learnable_smplify.bones import Bones, batch_first, batch_last
 from zoo.humans.learnable_smplify.network import BoneNetwork, exponential
 
 
@@ -20,7 +20,7 @@ class _Pose(nn.Module):
         self.network, self.bones = network, bones
 
     def forward(self, pose: Tensor, betas: Tensor, target: Tensor) -> Tensor:
-        rotmats = exponential(pose.unflatten(1, (-1, 3)).permute(2, 1, 0)).permute(3, 2, 0, 1)
+        rotmats = batch_first(exponential(batch_last(pose.unflatten(1, (-1, 3)))))
         found: Tensor = self.network(self.bones, rotmats, betas, target)
         return found
 
@@ -33,10 +33,10 @@ def script(network: BoneNetwork, bones: Bones) -> Any:
         bones: of the body.
     """
     pose_of = _Pose(network, bones).eval()
-    size = bones.rest_shapes.shape[1]
+    size = bones.num_betas
     # Two frames: a batch of one would be taken for a constant.
     example = (torch.zeros(2, 72), torch.zeros(2, size), torch.zeros(2, 25, 3))
-    device = bones.rest_shapes.device
+    device = bones.rest_basis.device
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         traced = torch.jit.trace(pose_of, tuple(t.to(device) for t in example), check_trace=False)
