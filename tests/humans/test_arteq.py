@@ -176,13 +176,13 @@ def test_shipped_weights_reproduce_their_errors(tmp_path: Path) -> None:
     """On the people they were tested on, whose clouds are sampled anew."""
     name = "humans/arteq-standin"
     module = zoo.load_pretrained(name)
-    found = trainer(tmp_path).test(module, BodyClouds(points=256), verbose=False)[0]
+    found = trainer(tmp_path).test(module, BodyClouds(points=256, test_size=96), verbose=False)[0]
     recorded = zoo.pretrained.get_entry(name).metrics
     for condition in CONDITIONS:
         suffix = f"_{condition}" if condition else ""
         assert found[f"test/v2v{suffix}"] == pytest.approx(recorded[f"test/v2v{suffix}"], rel=0.02)
     assert found["test/v2v_rotated"] < 3.0
-    assert found["test/v2v_wide"] < 7.0
+    assert found["test/v2v_wide"] < 8.0
     assert found["test/v2v_rotated"] == pytest.approx(found["test/v2v"], rel=0.2)
 
 

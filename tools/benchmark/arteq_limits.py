@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import numpy as np
 import roma
@@ -22,9 +23,12 @@ from zoo.humans.rotations import rotvec_to_rotmat
 # From the points, the true parts' labels and the truth to rotations (B, 22, 3, 3) and betas (B, 10).
 Estimate = Callable[[CloudBatch, BodyState], tuple[Tensor, Tensor]]
 
+# Degrees, mean of both shoulders, by which wide poses are told apart.
+_SHOULDERS = (0, 90, 125, 180)
+
 
 @torch.no_grad()
-def run(people: int = 32, points: int = 256) -> Report:
+def run(people: int = 96, points: int = 256) -> Report:
     """V2V on the test people under each condition.
 
     Args:
@@ -34,10 +38,12 @@ def run(people: int = 32, points: int = 256) -> Report:
     module = zoo.load_pretrained("humans/arteq-standin").eval()
     assert isinstance(module, CloudRegression)
     errors: dict[str, list[Tensor]] = {}
-    conditions = []
+    conditions, shoulders = [], []
     for batch in BodyClouds(points=points, test_size=people).test_dataloader():
         truth = module._truth(module.body, batch)
         conditions.append(batch["condition"])
+        angles = batch["pose"].unflatten(1, (24, 3))[:, [16, 17]].norm(dim=-1).mean(1)
+        shoulders.append(torch.rad2deg(angles))
         for name, estimate in _estimates(module):
             rotations, betas = estimate(batch, truth)
             found = module._state(module.body, rotations, betas)
@@ -51,6 +57,16 @@ def run(people: int = 32, points: int = 256) -> Report:
             condition.replace("_", ", ") or "upright": float(values[which == number].mean())
             for number, condition in enumerate(CONDITIONS)
         }
+    raised, of_weights = torch.cat(shoulders), torch.cat(errors["the weights"])
+    wide = which == CONDITIONS.index("wide")
+    usual = raised[which == 0].quantile(0.95)
+    report.notes.append(f"95 % of the people upright turn their shoulders by less than {usual:.0f} degrees from the T")
+    for low, high in pairwise(_SHOULDERS):
+        rows = wide & (raised >= low) & (raised < high)
+        report.notes.append(
+            f"the weights, wide poses, shoulders turned by {low} to {high} degrees: "
+            f"{float(of_weights[rows].mean()):.2f} cm, {int(rows.sum())} people"
+        )
     return report
 
 
