@@ -27,7 +27,8 @@ usage: python -m tools.export weights=NAME output=FILE.pt2 [data.key=value ...]
 
   weights=kat/digits     a pretrained name, a weights file or a run folder
   output=model.pt2       torch.export.load("model.pt2").module()(...) runs it, for inputs of the shapes that the
-                         config's test data have; where the network allows, for batches of any size
+                         config's test data have; where the network allows, for batches of any size.
+                         Operators take fields and give the states that follow, in the fields' own units
 """
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
@@ -73,7 +74,7 @@ class Exported:
 
 
 def export(module: ZooModule, data: pl.LightningDataModule, output: Path) -> Exported:
-    """Exports ``module.network`` for inputs as it gets them in a test on `data`.
+    """Exports ``module.exportable()``, mostly the network, for inputs as it gets them in a test on `data`.
 
     Args:
         module: the trained module.
@@ -81,9 +82,9 @@ def export(module: ZooModule, data: pl.LightningDataModule, output: Path) -> Exp
         output: the file.
 
     Raises:
-        ConfigError: the test does not call the network, or the network can't be exported.
+        ConfigError: the test does not call it, or it can't be exported.
     """
-    captured = network_inputs(module, data)
+    captured = inputs_of(module, data)
     batch = next(leaf.shape[0] for leaf in pytree.tree_leaves(captured) if isinstance(leaf, Tensor))
 
     def longer(value: Any) -> Any:
@@ -92,7 +93,7 @@ def export(module: ZooModule, data: pl.LightningDataModule, output: Path) -> Exp
         return torch.cat([value, value[:1]]) if batched else value
 
     inputs, keywords = pytree.tree_map(longer, captured)
-    network = _PlainOutput(module.network).eval()
+    network = _PlainOutput(module.exportable()).eval()
     free = {"inputs": _free(inputs, batch + 1)}
     if keywords:
         free["keywords"] = _free(keywords, batch + 1)
@@ -146,17 +147,17 @@ class _Captured(Exception):
         self.inputs = inputs
 
 
-def network_inputs(module: ZooModule, data: pl.LightningDataModule) -> Inputs:
-    """Positional and keyword arguments of the network's first call in a test.
+def inputs_of(module: ZooModule, data: pl.LightningDataModule) -> Inputs:
+    """Positional and keyword arguments, in a test, of the first call of what is exported.
 
     Raises:
-        ConfigError: the network is not called.
+        ConfigError: it is not called.
     """
 
     def capture(network: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> NoReturn:
         raise _Captured((args, kwargs))
 
-    handle = module.network.register_forward_pre_hook(capture, with_kwargs=True)
+    handle = module.exportable().register_forward_pre_hook(capture, with_kwargs=True)
     one_batch = {"accelerator": "cpu", "devices": 1, "limit_test_batches": 1}
     trainer = build_trainer(one_batch, {"progress_bar": None}, {}, RunFolder(Path()))
     try:

@@ -52,6 +52,10 @@ class ZooModule(pl.LightningModule):
                 self.log(f"{prefix}{name}", metric.compute())
             metric.reset()
 
+    def exportable(self) -> nn.Module:
+        """What ``tools.export`` makes a program of: a module that a test calls as a whole, by default the network."""
+        return self.network
+
     def figures(self, batch: Any, output: Any) -> dict[str, Figure]:
         """Pictures of a test batch and what ``test_step`` gave for it, by name."""
         return {}

@@ -45,6 +45,7 @@ from zoo.splatting.momentum_gs.reconstruction import BlockReconstruction
 from zoo.splatting.momentum_gs.store import BlockStore, block_file
 from zoo.splatting.scaffold_gs import files
 from zoo.splatting.scaffold_gs.anchors import AnchorState, initial_anchors
+from zoo.splatting.space import MAX_POINTS
 
 QUIET = ["callbacks.progress_bar=null", "callbacks.rich_model_summary=null", "logger={csv: {}}"]
 TINY = [
@@ -407,6 +408,17 @@ class TestUse:
         module.predict_file(Path("turn"), Path("iteration_60000"), official=True)
         again = files.read_folder(Path("iteration_60000"))
         assert all(torch.equal(again[n], v) for n, v in official.items())
+
+
+def test_the_whole_city_can_be_turned_about() -> None:
+    """Also what the first camera, which looks down, does not see; no more than a page can hold."""
+    module: Any = zoo.load_pretrained("splatting/momentum-city")
+    space = module.space({}, {})
+    assert 10_000 < len(space.points) <= MAX_POINTS
+    assert (np.ptp(space.points, 0)[:2] > 10).all()
+    assert 0 <= space.colours.min() < space.colours.max() <= 1
+    module.network.set_rows({name: value[:0] for name, value in module.network.rows().items()})
+    assert module.space({}, {}) is None
 
 
 def test_shipped_weights_render_the_city_as_recorded() -> None:

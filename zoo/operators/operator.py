@@ -305,6 +305,10 @@ class FieldOperator(ZooModule):
 
     # Pictures and files.
 
+    def exportable(self) -> nn.Module:
+        """Fields to the states that follow: some networks of the family see but a representation of fields."""
+        return self
+
     def figures(self, batch: FieldBatch, output: RolledOut) -> dict[str, Figure]:
         """Film strip, energy spectra, error over time, and what the representation can hold."""
         given, target, prediction = (

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from zoo.ops.kept import kept
 from zoo.ops.precision import full_precision
 
 Basis = Literal["dct", "fourier"]
@@ -126,10 +126,9 @@ def matrices(basis: Basis, modes: Sequence[int], points: Sequence[int], like: Te
     return [_matrix_on(basis, m, n, dtype, like.device) for m, n in zip(modes, points, strict=True)]
 
 
-@lru_cache(maxsize=64)
+@kept(maxsize=64)
 def _matrix_on(basis: Basis, modes: int, points: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    with torch.inference_mode(False):  # it is kept for calls that want gradients
-        return basis_matrix(basis, modes, points).to(device, dtype)
+    return basis_matrix(basis, modes, points).to(device, dtype)
 
 
 def apply_axes(x: Tensor, along: Sequence[Tensor]) -> Tensor:
@@ -176,10 +175,9 @@ def resample(x: Tensor, points: Sequence[int]) -> Tensor:
     return apply_axes(x, along)
 
 
-@lru_cache(maxsize=64)
+@kept(maxsize=64)
 def _resampling_matrix(before: int, after: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     held = min(before, after)
     held -= 1 - held % 2
-    with torch.inference_mode(False):  # it is kept for calls that want gradients
-        there, here = (basis_matrix("fourier", held, points) for points in (before, after))
-        return (here.mT @ there * math.sqrt(after / before)).to(device, dtype)
+    there, here = (basis_matrix("fourier", held, points) for points in (before, after))
+    return (here.mT @ there * math.sqrt(after / before)).to(device, dtype)

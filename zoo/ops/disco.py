@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from zoo.ops.kept import kept
 
 Padding = Literal["constant", "circular"]
 Sampling = Literal["pixels", "published"]
@@ -49,7 +50,7 @@ def _hats(y: Tensor, x: Tensor, kernel_shape: Sequence[int], radius: float) -> T
     return torch.where(r <= radius, radial, 0) / area
 
 
-@lru_cache(maxsize=256)
+@kept(maxsize=256)
 def filter_basis(
     shape: tuple[int, int], kernel_shape: tuple[int, ...], radius: float, sampling: Sampling = "pixels"
 ) -> Tensor:

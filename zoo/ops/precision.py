@@ -17,9 +17,11 @@ _HALVES = (torch.float16, torch.bfloat16)
 
 def full_precision(tensor: Tensor) -> AbstractContextManager[object]:
     """No autocast on the device of a tensor: what an autograd function saves must be what it computed with."""
-    if tensor.device.type == "meta":  # of which autocast does not know
+    device = tensor.device.type
+    # Autocast knows nothing of meta; and where it is off already, a program of torch.export should not mention it.
+    if device == "meta" or not torch.is_autocast_enabled(device):
         return nullcontext()
-    return torch.autocast(tensor.device.type, enabled=False)
+    return torch.autocast(device, enabled=False)
 
 
 def in_full_precision(function: Callable[P, R]) -> Callable[P, R]:

@@ -27,10 +27,9 @@ from zoo.splatting.fly_through import HasCameras
 from zoo.splatting.gaussian_files import write_ply, write_splat
 from zoo.splatting.gaussians import KEY_CAMERAS, PARAMETERS, GaussianModel, Rows
 from zoo.splatting.metrics import ViewQuality
+from zoo.splatting.space import centres
 from zoo.splatting.strategies import Strategy
 from zoo.viz.space import Space
-
-_SPACE_POINTS = 20_000
 
 # Of the options of all methods.
 _RANGES = {
@@ -316,15 +315,8 @@ class Reconstruction(ZooModule):
     def space(self, batch: ViewBatch, output: Rendering) -> Space | None:
         """Centres and colours of Gaussians that are at least half opaque, as the first camera sees them."""
         network = self.network
-        if len(network.means) == 0:
-            return None
-        (visible,) = torch.where(network.opacities.sigmoid() >= 0.5)
-        if len(visible) > _SPACE_POINTS:
-            chosen = np.random.default_rng(0).permutation(len(visible))[:_SPACE_POINTS]
-            visible = visible[torch.from_numpy(chosen).to(visible.device)]
-        places = network.means[visible].detach() @ network.key_viewmats[0, :3, :3].to(network.means).T
-        colours = sh0_to_rgb(network.sh0[visible, 0].detach()).clamp(0, 1)
-        return Space(places.cpu().numpy().astype(np.float32), colours.cpu().numpy().astype(np.float32))
+        colours = sh0_to_rgb(network.sh0[:, 0])
+        return centres(network.means, network.opacities.sigmoid(), colours, network.key_viewmats[0], least=0.5)
 
     def view(self, port: int = 8080) -> Any:
         """Starts the viewer in the browser; see `zoo.splatting.viewer.start`."""

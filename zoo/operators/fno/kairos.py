@@ -125,7 +125,7 @@ class KairosFNO(nn.Module):
         without_channels = x.ndim == 3
         if without_channels:
             x = x.unsqueeze(1)
-        grid = unit_grid(x.shape[2:], x.dtype, x.device).expand(len(x), -1, -1, -1)
+        grid = unit_grid(x.shape[2:], x.dtype, x.device).expand(x.shape[0], -1, -1, -1)
         z = self.fc0(torch.cat((x.movedim(1, -1), grid), -1)).movedim(-1, 1)
         for layer in self.layers:
             z = layer(z)

@@ -223,4 +223,4 @@ class FNO(nn.Module):
 def periodic_grid(x: Tensor) -> Tensor:
     """Coordinates i / N of the points of fields (B, C, *space): (B, dims, *space)."""
     axes = [torch.arange(n, dtype=x.dtype, device=x.device) / n for n in x.shape[2:]]
-    return torch.stack(torch.meshgrid(*axes, indexing="ij")).expand(len(x), *[-1] * (x.ndim - 1))
+    return torch.stack(torch.meshgrid(*axes, indexing="ij")).expand(x.shape[0], *[-1] * (x.ndim - 1))

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Literal, get_args
 
 import torch
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 from zoo.operators import transforms
 from zoo.operators.initialisation import InitRule, laid_out, mixing_std
 from zoo.operators.transforms import Basis
+from zoo.ops.kept import kept
 
 Activation = Literal["sin", "gelu"]
 HeadInit = Literal["published", "scaled"]
@@ -270,7 +270,7 @@ def _padded_matrices(basis: Basis, modes: Sequence[int], x: Tensor, padding: int
     return [matrix[:, :n] for matrix, n in zip(full, space, strict=True)]
 
 
-@lru_cache(maxsize=16)
+@kept(maxsize=16)
 def constant_block(
     space: tuple[int, ...],
     modes: tuple[int, ...],
@@ -281,11 +281,10 @@ def constant_block(
     device: torch.device,
 ) -> Tensor:
     """The block of what the lift adds to every input, (*modes, dims + 1): the grid's coordinates and a one."""
-    with torch.inference_mode(False):  # it is kept for calls that want gradients
-        grid = unit_grid(space, torch.float64, torch.device("cpu"))
-        fields = torch.cat((grid, torch.ones(*space, 1, dtype=torch.float64)), -1).movedim(-1, 0)
-        if transform:
-            block = transforms.apply_axes(fields, _padded_matrices(basis, modes, fields, padding))
-        else:
-            block = transforms.corner(embed(fields, [n + padding for n in space]), modes)
-        return block.movedim(0, -1).contiguous().to(device, dtype)
+    grid = unit_grid(space, torch.float64, torch.device("cpu"))
+    fields = torch.cat((grid, torch.ones(*space, 1, dtype=torch.float64)), -1).movedim(-1, 0)
+    if transform:
+        block = transforms.apply_axes(fields, _padded_matrices(basis, modes, fields, padding))
+    else:
+        block = transforms.corner(embed(fields, [n + padding for n in space]), modes)
+    return block.movedim(0, -1).contiguous().to(device, dtype)

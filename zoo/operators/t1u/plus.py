@@ -151,7 +151,7 @@ class T1UPlus(nn.Module):
         x = (scale * block - self.input_mean) / self.input_scale
         if self.domain == "points":
             x = transforms.synthesise(x, self.modes, self.basis)
-        x = self.first(torch.cat((x, self.position.expand(len(x), -1, -1, -1)), 1))
+        x = self.first(torch.cat((x, self.position.expand(x.shape[0], -1, -1, -1)), 1))
         d1 = self.down1(x)
         d2 = self.down2(d1)
         y = self.middle(self.down3(d2))

@@ -28,6 +28,8 @@ from zoo.splatting.reconstruction import remember_cameras
 from zoo.splatting.scaffold_gs.anchors import AnchorState, automatic_voxel_size, initial_anchors, voxelise
 from zoo.splatting.scaffold_gs.growth import Growth, adjust, collect
 from zoo.splatting.scaffold_gs.network import AnchorModel
+from zoo.splatting.space import centres
+from zoo.viz.space import Space
 
 Batch = list[BlockView] | ViewBatch
 
@@ -347,6 +349,17 @@ class BlockReconstruction(Rendered, ZooModule):
     def _restored_block(self, block: int) -> AnchorState:
         folder = self._root / "checkpoints" / "blocks" / self._restored["folder"]
         return load_state(block_file(folder, block))
+
+    @torch.no_grad()
+    def space(self, batch: ViewBatch, output: Any) -> Space | None:
+        """All anchors' Gaussians for a camera in the middle of all, as the first one is turned."""
+        network, viewmats = self.network, self.network.key_viewmats
+        if len(network) == 0:
+            return None
+        places = -(viewmats[:, :3, :3].mT @ viewmats[:, :3, 3:]).squeeze(-1)
+        decoded = network.decode_all(places.mean(0).to(network.means))
+        # Anchors share a surface among many faint Gaussians: at 0.5 a city's ground is missing.
+        return centres(decoded.means, decoded.opacities, decoded.colors, viewmats[0], least=0.3)
 
     def block_metrics(self) -> dict[str, float]:
         """Staleness and forgetting (dB), where blocks took turns."""

@@ -128,10 +128,15 @@ class AnchorModel(nn.Module):
         rows = self.rows()
         visible = visible_anchors(rows, viewmat, K, width, height, self.near_plane)
         seen = {name: value[visible] for name, value in rows.items()}
-        centre = -(viewmat[:3, :3].mT @ viewmat[:3, 3])
+        return self._decode(seen, self.block[visible], -(viewmat[:3, :3].mT @ viewmat[:3, 3]), image)
+
+    def decode_all(self, centre: Tensor) -> Decoded:
+        """The Gaussians of all anchors for a camera at `centre` (3,), whether it sees them or not."""
+        return self._decode(self.rows(), self.block, centre, None)
+
+    def _decode(self, seen: dict[str, Tensor], block: Tensor, centre: Tensor, image: int | None) -> Decoded:
         if len(self.decoders) == 1:
             return self.decoder(0)(seen, centre, image)
-        block = self.block[visible]
         parts = []
         for index in range(len(self.decoders)):
             own = block == index
