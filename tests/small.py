@@ -44,8 +44,8 @@ SMALL = {
     "mri/recurrentvarnet": ["model.real_slice=false", "data.train_volumes_3d=1", "data.size_3d=[64,56]"],
     "mri/rim": ["model.real_slice=false"],
     "mri/varnet": ["model.real_slice=false"],
-    "mri/diffusion": ["model.steps=1", "model.n_samples=2"],
-    "mri/diffusion-rival": ["model.steps=1", "model.n_samples=2"],
+    "mri/diffusion": ["model.steps=1", "model.n_samples=2", "model.model_channels=8", "model.norm_groups=4"],
+    "mri/diffusion-rival": ["model.steps=1", "model.n_samples=2", "model.model_channels=8", "model.norm_groups=4"],
     "mri/no-varnet": ["data.size=[96,96]"],
     "mri/no-varnet-rival": ["data.size=[96,96]"],
     "operators/navier-stokes": [
@@ -80,8 +80,8 @@ def config_of(model: str, options: Sequence[str] = ()) -> Any:
         config = compose(BORROWED[model], [*small(BORROWED[model]), *options])
         config.model, config.rival = {"name": model}, None
         return config
-    own = [name for name in list_configs() if name == model]
-    for name in [*own, *list_configs()]:
+    family = [name for name in list_configs() if name.split("/")[0] == model.split("/")[0]]
+    for name in sorted(family, key=lambda name: name != model):  # first the model's own
         config = compose(name, [*small(name), *options])
         for part in ("model", "rival"):
             if config.get(part) is not None and config[part].name == model and ships(config):

@@ -31,5 +31,5 @@ def section(arrays: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 def relative_error(actual: Tensor, expected: Tensor) -> float:
     """Largest difference over the largest expected magnitude."""
-    scale = expected.abs().max().clamp_min(1e-30)
-    return float((actual.detach() - expected).abs().max() / scale)
+    scale = expected.detach().abs().max().clamp_min(1e-30)
+    return float((actual - expected).detach().abs().max() / scale)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -209,20 +210,35 @@ def test_a_corrupted_object_is_rebuilt_before_it_is_loaded(run_script: Callable[
     assert built.stat().st_size > 5000
 
 
+BUILDING = """
+import ctypes, sys
+from pathlib import Path
+from zoo import assets
+from zoo.ops import build
+assets.path = lambda *parts: Path(sys.argv[1], *parts)
+print("ready", flush=True)
+input()
+print(ctypes.CDLL(str(build.build("small", build.find_toolchain(cuda=False)[0]).path)).answer())
+"""
+
+
 @pytest.mark.slow
-@needs_kernels
-def test_two_processes_build_at_once(tmp_path: Path) -> None:
-    """One compiles, the other waits for it: a wrapper around the compiler records its calls."""
+def test_two_processes_build_at_once(sources: Path, tmp_path: Path) -> None:
+    """One compiles, the other waits for it: a wrapper around the compiler, which takes a second, records its calls."""
     compiler, calls = tmp_path / "recording-g++", tmp_path / "calls"
     cxx = " ".join(build.find_cxx()[0])
-    compiler.write_text(f'#!/bin/sh\necho "$@" >> {calls}\nexec {cxx} "$@"\n')
+    compiler.write_text(f'#!/bin/sh\n[ "$1" = --version ] || sleep 1\necho "$@" >> {calls}\nexec {cxx} "$@"\n')
     compiler.chmod(0o755)
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "ZOO_CACHE": str(tmp_path / "cache"), "CXX": str(compiler)}
-    processes = [
-        subprocess.Popen([sys.executable, "-c", SCRIPT], env=env, stdout=subprocess.PIPE, text=True) for _ in range(2)
-    ]
-    outputs = [process.communicate()[0] for process in processes]
-    assert all("warnings 0" in output and "devices ('cpu'" in output for output in outputs), outputs
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "CXX": str(compiler)}
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    command = [sys.executable, "-c", BUILDING, str(tmp_path)]
+    processes = [subprocess.Popen(command, env=env, **pipes) for _ in range(2)]
+    for process in processes:
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    assert [process.communicate()[0] for process in processes] == ["42\n", "42\n"]
     assert sum("bindings.cpp" in call for call in calls.read_text().splitlines()) == 1
 
 

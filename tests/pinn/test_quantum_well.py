@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 import zoo
 from tests.pinn.goldens import goldens
-from zoo import weights
+from zoo import predict, weights
 from zoo.config import compose, compose_run
 from zoo.data.potentials import QuadratureBatch, gauss_legendre
 from zoo.engine.run import train
@@ -212,23 +212,20 @@ def test_command_line_names_a_parameter_that_the_potential_lacks(zoo_command: An
 
 
 @pytest.mark.slow
-def test_command_lines_with_a_table(zoo_command: Any, tmp_path: Path) -> None:
-    """Train on a table of V and predict from the run folder, as the model card says."""
-    (tmp_path / "v.csv").write_text("x,V\n0,0\n1,0\n1,12\n1.6,12\n1.6,3\n3,3\n")
-    question = ["config=pinn/infinite_well", "model.potential=table", "model.L=null", "model.table=v.csv"]
+def test_a_table_is_trained_on_and_predicted_from(in_tmp: Path) -> None:
+    """Train on a table of V and predict from the run folder, with the options that the model card names."""
+    Path("v.csv").write_text("x,V\n0,0\n1,0\n1,12\n1.6,12\n1.6,3\n3,3\n")
+    question = ["model.potential=table", "model.L=null", "model.table=v.csv"]
     small = ["model.states=2", "model.adam_epochs=1", "trainer.max_epochs=3"]
-    result = zoo_command("zoo.train", *question, *small, "run_dir=run")
-    assert result.returncode == 0, result.stderr
-    result = zoo_command("zoo.predict", "weights=run", "output=states.npz", "points=31")
-    assert result.returncode == 0, result.stderr
-    with np.load(tmp_path / "states.npz") as file:
+    train(compose("pinn/infinite_well", [*QUIET, *question, *small, "run_dir=run"]))
+    predict.main(["weights=run", "output=states.npz", "points=31"])
+    with np.load("states.npz") as file:
         assert file["psi"].shape == (2, 31)
         exact = solve(make_potential("layers", widths=(1.0, 0.6, 1.4), layer_V=(0.0, 12.0, 3.0)), 2).energies
         np.testing.assert_allclose(file["energies"], exact, rtol=1e-4)
-    (tmp_path / "v.csv").write_text("x,V\n0,0\n1,nan\n")
-    result = zoo_command("zoo.train", *question, *small, "run_dir=again")
-    assert result.returncode == 2
-    assert "v.csv: V is nan in sample 2" in result.stderr
+    Path("v.csv").write_text("x,V\n0,0\n1,nan\n")
+    with pytest.raises(DataError, match=r"v\.csv: V is nan in sample 2"):
+        train(compose("pinn/infinite_well", [*QUIET, *question, *small, "run_dir=again"]))
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".csv", ".png"])

@@ -354,18 +354,19 @@ def test_a_killed_process_is_named(tmp_path: Path) -> None:
     assert "resume=" in done.stdout
 
 
-class TestUse:
-    @pytest.fixture(scope="class")
-    def trained(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        """A tiny run with a decoder per block."""
-        folder = tmp_path_factory.mktemp("trained")
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("ZOO_CACHE", str(folder / "cache"))
-            patch.chdir(folder)
-            options = ["model.decoders=4", "model.consistency=0", "data.freeze_rounds=0", "run_dir=run"]
-            train(compose("splatting/momentum-gs", [*QUIET, *TINY, *options]))
-        return folder / "run"
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny run with a decoder per block."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ZOO_CACHE", str(folder / "cache"))
+        patch.chdir(folder)
+        options = ["model.decoders=4", "model.consistency=0", "data.freeze_rounds=0", "run_dir=run"]
+        train(compose("splatting/momentum-gs", [*QUIET, *TINY, *options]))
+    return folder / "run"
 
+
+class TestUse:
     def test_each_block_is_decoded_by_its_own(self, trained: Path) -> None:
         from zoo.pretrained import load_module
 

@@ -54,7 +54,7 @@ class TestTriangulation:
         assert (found.points - points).abs().max() < 1e-6
         assert found.error.max() < 1e-4
         assert (found.depth > 0).all()
-        assert np.rad2deg(found.parallax.min()) > 5
+        assert found.parallax.min().rad2deg() > 5
 
     def test_the_last_step_lowers_the_reprojection_error_under_noise(self) -> None:
         viewmats, Ks = self.views()
@@ -72,7 +72,7 @@ class TestTriangulation:
         assert (triangulate(pixels, torch.ones(1, 3, dtype=torch.bool), viewmats, Ks).depth < 0).any()
         far = torch.tensor([[0.0, 4e3, 0.0]], dtype=torch.float64)
         found = triangulate(self.project(far, viewmats, Ks), torch.ones(1, 3, dtype=torch.bool), viewmats, Ks)
-        assert np.rad2deg(found.parallax) < 0.1
+        assert found.parallax.rad2deg() < 0.1
 
 
 def test_initialisation_is_the_official_one() -> None:
@@ -157,11 +157,12 @@ class TestSampling:
         assert len(thin_out(twice, footprint * 1e5, 10_000, 0)) == 1
 
 
-class TestPlaneSweep:
-    @pytest.fixture(scope="class")
-    def scene(self) -> Any:
-        return procedural_scene(size=64, views=24, points=400)
+@pytest.fixture(scope="module")
+def scene() -> Any:
+    return procedural_scene(size=64, views=24, points=400)
 
+
+class TestPlaneSweep:
     def test_the_kernel_agrees_with_the_reference(self) -> None:
         generator = torch.Generator().manual_seed(2)
         reference, *others = torch.nn.functional.interpolate(
