@@ -18,13 +18,15 @@ from zoo.humans.arteq.losses import BodyState
 from zoo.humans.arteq.network import NUM_PARTS
 from zoo.humans.arteq.parts import global_rotations
 from zoo.humans.arteq.regression import CloudRegression
+from zoo.humans.joints import SMPL_24
 from zoo.humans.rotations import rotvec_to_rotmat
 
 # From the points, the true parts' labels and the truth to rotations (B, 22, 3, 3) and betas (B, 10).
 Estimate = Callable[[CloudBatch, BodyState], tuple[Tensor, Tensor]]
 
-# Degrees, mean of both shoulders, by which wide poses are told apart.
-_SHOULDERS = (0, 90, 125, 180)
+_SHOULDERS = [SMPL_24.index(f"{side}_shoulder") for side in ("left", "right")]
+# Degrees, mean of both, by which wide poses are told apart.
+_TURNED = (0, 90, 125, 180)
 
 
 @torch.no_grad()
@@ -42,7 +44,7 @@ def run(people: int = 96, points: int = 256) -> Report:
     for batch in BodyClouds(points=points, test_size=people).test_dataloader():
         truth = module._truth(module.body, batch)
         conditions.append(batch["condition"])
-        angles = batch["pose"].unflatten(1, (24, 3))[:, [16, 17]].norm(dim=-1).mean(1)
+        angles = batch["pose"].unflatten(1, (24, 3))[:, _SHOULDERS].norm(dim=-1).mean(1)
         shoulders.append(torch.rad2deg(angles))
         for name, estimate in _estimates(module):
             rotations, betas = estimate(batch, truth)
@@ -61,8 +63,10 @@ def run(people: int = 96, points: int = 256) -> Report:
     wide = which == CONDITIONS.index("wide")
     usual = raised[which == 0].quantile(0.95)
     report.notes.append(f"95 % of the people upright turn their shoulders by less than {usual:.0f} degrees from the T")
-    for low, high in pairwise(_SHOULDERS):
+    for low, high in pairwise(_TURNED):
         rows = wide & (raised >= low) & (raised < high)
+        if not bool(rows.any()):
+            continue
         report.notes.append(
             f"the weights, wide poses, shoulders turned by {low} to {high} degrees: "
             f"{float(of_weights[rows].mean()):.2f} cm, {int(rows.sum())} people"

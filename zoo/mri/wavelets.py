@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from zoo.ops.kept import kept
 
 # Daubechies' scaling filter with four vanishing moments ("db4"), Ten Lectures on Wavelets, table 6.1.
 _DB4 = (
@@ -21,7 +21,7 @@ _DB4 = (
 )
 
 
-@cache
+@kept(maxsize=8)
 def _filters(dtype: torch.dtype, device: torch.device) -> Tensor:
     """(4, 1, 8, 8): the separable filters low-low, low-high, high-low, high-high."""
     low = torch.tensor(_DB4, dtype=torch.float64)

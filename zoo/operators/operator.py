@@ -151,6 +151,10 @@ class FieldOperator(ZooModule):
 
     # Roll-out and loss.
 
+    def exportable(self) -> nn.Module:
+        """Fields to the states that follow: some networks of the family see but a representation of fields."""
+        return self
+
     def forward(self, x: Tensor, steps: int = 1) -> Tensor:
         """Fields (B, in_channels, *space) -> the states that follow, (B, steps, out_channels, *space).
 
@@ -304,10 +308,6 @@ class FieldOperator(ZooModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": interval}}
 
     # Pictures and files.
-
-    def exportable(self) -> nn.Module:
-        """Fields to the states that follow: some networks of the family see but a representation of fields."""
-        return self
 
     def figures(self, batch: FieldBatch, output: RolledOut) -> dict[str, Figure]:
         """Film strip, energy spectra, error over time, and what the representation can hold."""
