@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import pickle
@@ -26,6 +27,7 @@ from zoo.data.loading import EpochIndex
 from zoo.errors import ConfigError, DataError
 from zoo.humans import render
 from zoo.humans.arteq.group import rotation_group
+from zoo.humans.arteq.muon import matrices_and_others
 from zoo.humans.arteq.parts import part_labels, turn
 from zoo.humans.arteq.regression import CloudRegression, thin_body
 from zoo.humans.arteq.scans import read_points
@@ -200,6 +202,19 @@ def test_the_rate_rises_and_falls(tmp_path: Path) -> None:
     assert rates[:2] == [pytest.approx(0.5e-3), pytest.approx(1e-3)]
     assert all(above > below for above, below in pairwise(rates[1:]))
     assert rates[-1] < 1e-8
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_weights_decay(optimizer: str, tmp_path: Path) -> None:
+    """One step with decay ends as far from one without as the decay takes off, with Muon for matrices alone."""
+    modules = [small(context=1, context_dim=16, optimizer=optimizer, weight_decay=decay) for decay in (0.0, 0.5)]
+    before = copy.deepcopy(modules[0].network)
+    for module in modules:
+        trainer(tmp_path, max_steps=1, limit_val_batches=0).fit(module, data(bodies=4))
+    matrices = {id(p) for p in matrices_and_others(modules[1].network)[0]}
+    for start, plain, decayed in zip(before.parameters(), *(m.network.parameters() for m in modules), strict=True):
+        rate = modules[0].hparams["lr"] if optimizer == "adam" else 0.02 * (id(decayed) in matrices)
+        assert torch.allclose(plain - decayed, 0.5 * rate * start, atol=1e-6)
 
 
 def test_official_options_of_training(batch: CloudBatch, tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def test_which_parameters_are_matrices() -> None:
 
 def test_steps_of_both_kinds() -> None:
     network, rival = small(), small()
-    ours = Muon(network, lr=1e-2, matrix_lr=0.03)
+    ours = Muon(network, lr=1e-2, matrix_lr=0.03, weight_decay=2.0)
     matrices, others = matrices_and_others(rival)
     adam = torch.optim.Adam(others, lr=1e-2)
     for step in range(3):
@@ -54,10 +54,22 @@ def test_steps_of_both_kinds() -> None:
         for p, q, old in zip(matrices_and_others(network)[0], matrices, before, strict=True):
             if step == 0:  # one step of momentum is a multiple of the gradient
                 move = nearly_orthogonal(q.grad.flatten(1)).view_as(q)
-                assert torch.allclose(old - p, 0.03 * max(1.0, len(q) / q[0].numel()) ** 0.5 * move, atol=1e-5)
+                size = 0.03 * max(1.0, len(q) / q[0].numel()) ** 0.5
+                assert torch.allclose(p, (1 - 0.03 * 2.0) * old - size * move, atol=1e-5)
             q.data.copy_(p.data)
         for p, q in zip(matrices_and_others(network)[1], others, strict=True):
             assert torch.allclose(p, q, atol=1e-6)
+
+
+def test_weight_decay_bounds_singular_values() -> None:
+    weight = nn.Linear(24, 16, bias=False)
+    optimizer = Muon(weight, lr=1e-3, matrix_lr=0.1, weight_decay=2.0)
+    for _ in range(200):  # pushed the same way for ever
+        weight.weight.grad = torch.eye(16, 24)
+        optimizer.step()
+    values = torch.linalg.svdvals(weight.weight.detach())
+    assert float(values.max()) < 1.3 / 2.0
+    assert float(values.min()) > 0.6 / 2.0
 
 
 def test_it_goes_on_where_it_stopped() -> None:

@@ -481,6 +481,11 @@ def test_impossible_numbers(option: dict[str, Any]) -> None:
         ArtEqNetwork(**option)
 
 
+def test_heads_divide_the_width_of_pointnet() -> None:
+    with pytest.raises(ValueError, match="8 attention heads don't divide part_dim=76"):
+        PointNet(part_dim=76)
+
+
 @pytest.mark.parametrize("kind", ["arteq", "context", "pointnet"])
 def test_mixed_precision(kind: str) -> None:
     network: Any = PointNet(part_dim=16)

@@ -18,6 +18,7 @@ class ArtEq(CloudRegression):
             shape_value_dim, kinematic_cond, context, context_dim: see `zoo.humans.arteq.network.ArtEqNetwork`.
         optimizer: ``"adam"`` (the paper's), or ``"muon"``, see `zoo.humans.arteq.muon.Muon`.
         lr: learning rate of Adam, and with Muon of the parameters that are no matrices.
+        weight_decay: share of a weight that a step takes off it, times the learning rate; with Muon of the matrices.
         schedule: ``"constant"`` (the paper's), or ``"cosine"``, with a rise before it.
         segmentation_warmup: epochs, or part of one, in which features are gathered by the true parts.
         first_pose_only: as the official code, learn rotations from the first body of each batch only.
@@ -53,6 +54,7 @@ class ArtEq(CloudRegression):
         context_dim: int = 64,
         optimizer: OptimizerName = "adam",
         lr: float = 1e-4,
+        weight_decay: float = 0.0,
         schedule: Schedule = "constant",
         segmentation_warmup: float = 1.0,
         first_pose_only: bool = False,

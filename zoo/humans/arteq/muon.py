@@ -50,6 +50,8 @@ class Muon(torch.optim.Optimizer):
         network: see `matrices_and_others`.
         lr: of Adam.
         matrix_lr: of Muon, times sqrt(rows / columns) for tall matrices.
+        weight_decay: of Muon: each step takes this times the learning rate off a weight, so that singular values stay
+            below about the inverse.
         momentum: of Muon, after Nesterov.
         betas: of Adam.
         eps: of Adam.
@@ -60,13 +62,14 @@ class Muon(torch.optim.Optimizer):
         network: nn.Module,
         lr: float,
         matrix_lr: float = 0.02,
+        weight_decay: float = 0.0,
         momentum: float = 0.95,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
     ) -> None:
         matrices, others = matrices_and_others(network)
         groups: list[dict[str, Any]] = [
-            {"params": matrices, "lr": matrix_lr, "orthogonal": True},
+            {"params": matrices, "lr": matrix_lr, "weight_decay": weight_decay, "orthogonal": True},
             {"params": others, "lr": lr, "orthogonal": False},
         ]
         super().__init__(groups, {"momentum": momentum, "betas": betas, "eps": eps})
@@ -96,7 +99,7 @@ class Muon(torch.optim.Optimizer):
         for shape, pairs in alike.items():  # one iteration for all matrices of a shape
             size = group["lr"] * max(1.0, shape[0] / shape[1]) ** 0.5
             for (p, _), move in zip(pairs, nearly_orthogonal(torch.stack([m for _, m in pairs])), strict=True):
-                p.sub_(move.view_as(p), alpha=size)
+                p.mul_(1 - group["lr"] * group["weight_decay"]).sub_(move.view_as(p), alpha=size)
 
     def _adam(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         first, second = group["betas"]

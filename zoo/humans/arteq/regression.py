@@ -231,13 +231,14 @@ class CloudRegression(ZooModule):
     def configure_optimizers(self) -> Any:
         """Adam or Muon, at a constant rate (the paper's), or up in the first tenth of the steps and down a cosine."""
         optimizer: torch.optim.Optimizer
+        lr, decay = self.hparams["lr"], self.hparams["weight_decay"]
         if self.hparams["optimizer"] == "muon":
-            optimizer = Muon(self.network, self.hparams["lr"])
+            optimizer = Muon(self.network, lr, weight_decay=decay)
         else:
             # One pass over all parameters: a tenth of a step's time with networks this small. In mixed precision
             # Lightning refuses to clip the gradients of a fused optimizer.
             fused = self.trainer.precision == "32-true"
-            optimizer = torch.optim.Adam(self.network.parameters(), lr=self.hparams["lr"], fused=fused)
+            optimizer = torch.optim.AdamW(self.network.parameters(), lr, weight_decay=decay, fused=fused)
         if self.hparams["schedule"] == "constant":
             return optimizer
         steps = max(1, int(self.trainer.estimated_stepping_batches))

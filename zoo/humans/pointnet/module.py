@@ -15,7 +15,7 @@ class PointNetRegression(CloudRegression):
     Args:
         widths, part_hidden, attention_heads, shape_value_dim, part_dim: see
             `zoo.humans.pointnet.network.PointNet`.
-        optimizer, lr, schedule, segmentation_warmup, first_pose_only, train_feet, segmentation_weight,
+        optimizer, lr, weight_decay, schedule, segmentation_warmup, first_pose_only, train_feet, segmentation_weight,
             rotations_weight, betas_weight, joints_weight, vertices_weight, normals_weight, markers_weight,
             centroids_weight, markers, vertex_step, body, gender, scan_points, refine, views: see
             `zoo.humans.arteq.module.ArtEq`.
@@ -26,12 +26,13 @@ class PointNetRegression(CloudRegression):
     def __init__(
         self,
         widths: tuple[int, ...] = (64, 128, 128),
-        part_hidden: int = 72,
+        part_hidden: int = 74,
         attention_heads: int = 8,
         shape_value_dim: int = 6,
-        part_dim: int = 64,
+        part_dim: int = 80,
         optimizer: OptimizerName = "adam",
         lr: float = 1e-3,
+        weight_decay: float = 0.0,
         schedule: Schedule = "cosine",
         segmentation_warmup: float = 1.0,
         first_pose_only: bool = False,

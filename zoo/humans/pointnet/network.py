@@ -25,17 +25,22 @@ class PointNet(nn.Module):
         attention_heads: of the shape head.
         shape_value_dim: numbers that each part contributes to the shape.
         part_dim: width of a part's features and of the pose head.
+
+    Raises:
+        ValueError: the attention's heads don't divide the width of a part.
     """
 
     def __init__(
         self,
         widths: tuple[int, ...] = (64, 128, 128),
-        part_hidden: int = 72,
+        part_hidden: int = 74,
         attention_heads: int = 8,
         shape_value_dim: int = 6,
-        part_dim: int = 64,
+        part_dim: int = 80,
     ) -> None:
         super().__init__()
+        if part_dim % attention_heads:
+            raise ValueError(f"{attention_heads} attention heads don't divide part_dim={part_dim}")
         layers: list[nn.Module] = []
         for dim_in, dim_out in pairwise((3, *widths)):
             layers += [nn.Linear(dim_in, dim_out), nn.LayerNorm(dim_out), nn.ReLU()]
