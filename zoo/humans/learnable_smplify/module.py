@@ -80,7 +80,7 @@ class LearnableSMPLify(ZooModule):
     def __init__(
         self,
         architecture: Architecture = "bones",
-        hidden: int = 256,
+        hidden: int = 160,
         layers: int = 3,
         passes: int = 2,
         skeleton: Skeleton = "ntu",

@@ -50,7 +50,7 @@ class BoneNetwork(nn.Module):
     floor: Tensor
     free: Tensor
 
-    def __init__(self, hidden: int = 256, layers: int = 3, passes: int = 2, num_betas: int = 10) -> None:
+    def __init__(self, hidden: int = 160, layers: int = 3, passes: int = 2, num_betas: int = 10) -> None:
         super().__init__()
         self.passes, self.num_betas = passes, num_betas
         # Start bones, differences in two frames, swings, confidences, shape, doubt, pose, scale.
