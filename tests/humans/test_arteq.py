@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import json
+import math
 import pickle
 import sys
 import tarfile
@@ -202,6 +203,13 @@ def test_the_rate_rises_and_falls(tmp_path: Path) -> None:
     assert rates[:2] == [pytest.approx(0.5e-3), pytest.approx(1e-3)]
     assert all(above > below for above, below in pairwise(rates[1:]))
     assert rates[-1] < 1e-8
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+@pytest.mark.parametrize("option", [{"lr": -1.0}, {"weight_decay": -0.1}, {"weight_decay": math.nan}])
+def test_impossible_rates(optimizer: str, option: dict[str, float], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="should be 0 or more"):
+        trainer(tmp_path).fit(small(optimizer=optimizer, **option), data(bodies=4))
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "muon"])

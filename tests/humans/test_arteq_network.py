@@ -481,9 +481,10 @@ def test_impossible_numbers(option: dict[str, Any]) -> None:
         ArtEqNetwork(**option)
 
 
-def test_heads_divide_the_width_of_pointnet() -> None:
-    with pytest.raises(ValueError, match="8 attention heads don't divide part_dim=76"):
-        PointNet(part_dim=76)
+@pytest.mark.parametrize("option", [{"part_dim": 76}, {"attention_heads": 0}])
+def test_heads_divide_the_width_of_pointnet(option: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="attention heads don't divide part_dim="):
+        PointNet(**option)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("kind", ["arteq", "context", "pointnet"])

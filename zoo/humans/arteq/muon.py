@@ -51,7 +51,7 @@ class Muon(torch.optim.Optimizer):
         lr: of Adam.
         matrix_lr: of Muon, times sqrt(rows / columns) for tall matrices.
         weight_decay: of Muon: each step takes this times the learning rate off a weight, so that singular values stay
-            below about the inverse.
+            below about the inverse, times sqrt(rows / columns) for tall matrices.
         momentum: of Muon, after Nesterov.
         betas: of Adam.
         eps: of Adam.

@@ -232,6 +232,8 @@ class CloudRegression(ZooModule):
         """Adam or Muon, at a constant rate (the paper's), or up in the first tenth of the steps and down a cosine."""
         optimizer: torch.optim.Optimizer
         lr, decay = self.hparams["lr"], self.hparams["weight_decay"]
+        if not (lr >= 0 and decay >= 0):
+            raise ConfigError(f"model.lr and model.weight_decay should be 0 or more, not {lr} and {decay}.")
         if self.hparams["optimizer"] == "muon":
             optimizer = Muon(self.network, lr, weight_decay=decay)
         else:

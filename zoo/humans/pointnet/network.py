@@ -39,7 +39,7 @@ class PointNet(nn.Module):
         part_dim: int = 80,
     ) -> None:
         super().__init__()
-        if part_dim % attention_heads:
+        if attention_heads < 1 or part_dim % attention_heads:
             raise ValueError(f"{attention_heads} attention heads don't divide part_dim={part_dim}")
         layers: list[nn.Module] = []
         for dim_in, dim_out in pairwise((3, *widths)):
